@@ -1,0 +1,99 @@
+//! The list of keys as text for people: the reference in the user's book, and the hyperparameters of one method.
+
+use super::keys::{self, KEYS, Key, Owner, TABLES};
+
+/// Every key as Markdown, one table for each table of the configuration; the methods' keys by method.
+pub fn reference() -> String {
+    let mut out = String::from("### Outside any table\n\n");
+    section(
+        &mut out,
+        KEYS.iter().filter(|key| !key.path.contains('.')),
+        "",
+    );
+    for (table, about) in TABLES {
+        out.push_str(&format!("\n### `[{table}]`\n\n{about}\n\n"));
+        let inside = || KEYS.iter().filter(|key| name_in(key, table).is_some());
+        section(
+            &mut out,
+            inside().filter(|key| key.owner == Owner::Every),
+            table,
+        );
+        let mut owners: Vec<Owner> = Vec::new();
+        for owner in inside()
+            .map(|key| key.owner)
+            .filter(|owner| *owner != Owner::Every)
+        {
+            if !owners.contains(&owner) {
+                owners.push(owner);
+            }
+        }
+        for owner in owners {
+            out.push_str(&format!("\nOf {owner}:\n\n"));
+            section(&mut out, inside().filter(|key| key.owner == owner), table);
+        }
+    }
+    out
+}
+
+/// The hyperparameters of one method, named as in `method.name`, in the order of the resolved file; none
+/// for a name that is no method.
+pub fn reference_of(method: &str) -> Vec<&'static Key> {
+    let belongs = |owner: Owner| match owner {
+        Owner::Every => false,
+        Owner::Method(name) => name == method,
+        Owner::DpkdForm(_) => method == "dpkd",
+    };
+    KEYS.iter().filter(|key| belongs(key.owner)).collect()
+}
+
+/// The key's name as written inside `table`, if it belongs there.
+fn name_in(key: &Key, table: &str) -> Option<&'static str> {
+    let (outer, name) = key.path.split_once('.')?;
+    (outer == table && keys::is_table(outer)).then_some(name)
+}
+
+fn section<'a>(out: &mut String, keys: impl Iterator<Item = &'a Key>, table: &str) {
+    out.push_str("| key | allowed | default | meaning |\n|---|---|---|---|\n");
+    for key in keys {
+        let name = name_in(key, table).unwrap_or(key.path);
+        out.push_str(&format!(
+            "| `{name}` | {} | {} | {} |\n",
+            key.kind, key.default, key.help
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_book_holds_the_reference_word_for_word() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/src/configuration.md"
+        );
+        let book = std::fs::read_to_string(path).unwrap();
+        let reference = reference();
+        assert!(
+            book.contains(&reference),
+            "put this into docs/src/configuration.md:\n\n{reference}"
+        );
+    }
+
+    #[test]
+    fn every_key_is_in_the_reference_once() {
+        let rows = reference()
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .count();
+        assert_eq!(rows, KEYS.len());
+    }
+
+    #[test]
+    fn hyperparameters_of_a_method() {
+        let names: Vec<&str> = reference_of("kd").iter().map(|key| key.path).collect();
+        assert_eq!(names, ["method.ce_share", "method.temperature"]);
+        assert!(reference_of("sft").is_empty());
+    }
+}

@@ -1,0 +1,346 @@
+//! The three stages together, as `distil train` runs them.
+
+use super::keys::split;
+use super::*;
+
+const SMALL: &str = "
+[teacher]
+model = \"smollm2-135m-instruct\"
+[student]
+prune = { layers = 16 }
+[data]
+train = \"train.jsonl\"
+[method]
+name = \"dpkd\"
+";
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Config> {
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    Config::parse(text, Path::new("/base/run.toml"), &overrides)
+}
+
+#[track_caller]
+fn refused(overrides: &[&str], parts: &[&str]) {
+    let error = parse(SMALL, overrides).unwrap_err();
+    assert!(matches!(error, Error::Config { .. }) && error.is_input());
+    for part in parts {
+        assert!(
+            error.to_string().contains(part),
+            "`{part}` is not in: {error}"
+        );
+    }
+}
+
+/// Configurations that between them use every key and every variant.
+fn samples() -> Vec<Config> {
+    let full = [
+        "seed=7",
+        "data.eval=/d/dev.jsonl",
+        "data.limit=9",
+        "data.template={{ prompt }}\n\"x\" \\ é",
+        "data.on_bad_row=skip",
+        "train.steps=30",
+        "train.batch=8",
+        "train.learning_rate=3e-4",
+        "train.schedule=linear",
+        "train.warmup_steps=5",
+        "train.min_learning_rate_ratio=0.1",
+        "train.weight_decay=0",
+        "train.beta1=0.8",
+        "train.beta2=0.95",
+        "train.epsilon=1e-10",
+        "train.clip_norm=0",
+        "train.checkpoint_every=11",
+        "train.keep_last=3",
+        "train.keep_best=false",
+        "train.micro_batch_tokens=9999",
+        "eval.every=0",
+        "eval.metrics=[\"response_tokens\", \"rouge_l\"]",
+        "eval.rows=5",
+        "eval.samples=0",
+        "eval.batch=2",
+        "eval.max_new_tokens=17",
+        "method.beta=0.30000000000000004",
+        "method.label_smoothing=0.1",
+        "method.length_normalize=false",
+        "method.lm_weight=0.5",
+        "method.lm_source=corpus",
+        "data.corpus=[\"/c/a.txt\", \"/c/b.txt\"]",
+        "method.max_new_tokens=99",
+        "method.temperature=0.7",
+        "method.top_k=40",
+        "method.top_p=0.9",
+    ];
+    let sft = SMALL.replace("[teacher]\nmodel = \"smollm2-135m-instruct\"\n", "");
+    vec![
+        parse(SMALL, &[]).unwrap(),
+        parse(SMALL, &full).unwrap(),
+        parse(SMALL, &["method.form=token", "method.ce_weight=0.25", "student.prune.keep=[0, 3, 29]"]).unwrap(),
+        parse(SMALL, &["method={name=\"kd\", ce_share=0.5, temperature=2}", "train.epochs=0.1"]).unwrap(),
+        parse(SMALL, &["method={name=\"seqkd\", samples_per_prompt=4, sampling={temperature=0.5, top_k=1, top_p=0.5}}"]).unwrap(),
+        parse(&sft, &["method.name=sft", "student.model=/models/x.gguf", "data.eval=/d/dev.jsonl"]).unwrap(),
+    ]
+}
+
+#[test]
+fn resolved_reads_back_as_the_same_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder named like the teacher must not turn its name into a path.
+    std::fs::create_dir(folder.path().join("smollm2-135m-instruct")).unwrap();
+    let path = folder.path().join("config.toml");
+    for config in samples() {
+        let text = config.to_toml();
+        std::fs::write(&path, &text).unwrap();
+        let again = Config::from_resolved(&path).unwrap();
+        assert_eq!(again, config, "{text}");
+        assert_eq!(again.to_toml(), text);
+    }
+}
+
+#[test]
+fn the_file_written_by_hand_holds_what_serde_would_write() {
+    for config in samples() {
+        let written: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+        let mut expected = toml::Table::try_from(&config).unwrap();
+        expected
+            .entry("teacher")
+            .or_insert(toml::Table::new().into());
+        assert_eq!(written, expected);
+    }
+}
+
+/// The value at a dotted path.
+fn at<'a>(table: &'a toml::Table, path: &str) -> Option<&'a toml::Value> {
+    let (parent, name) = split(path);
+    let table = if parent.is_empty() {
+        table
+    } else {
+        at(table, parent)?.as_table()?
+    };
+    table.get(name)
+}
+
+#[test]
+fn every_key_is_used_and_every_listed_default_is_the_one_that_holds() {
+    let plain = [
+        &["method.form=sequence"][..],
+        &["method.form=token"],
+        &["method.name=kd"],
+        &["method.name=seqkd"],
+    ]
+    .map(|overrides| {
+        (
+            toml::from_str::<toml::Table>(&parse(SMALL, overrides).unwrap().to_toml()).unwrap(),
+            overrides[0],
+        )
+    });
+    let used: Vec<toml::Table> = samples()
+        .iter()
+        .map(|config| toml::from_str(&config.to_toml()).unwrap())
+        .collect();
+    for key in KEYS {
+        assert!(
+            used.iter().any(|table| at(table, key.path).is_some()),
+            "no sample has {}",
+            key.path
+        );
+        let Preset::Value(default) = key.default else {
+            continue;
+        };
+        let owner = match key.owner {
+            Owner::Every | Owner::Method("dpkd") => "method.form=sequence",
+            Owner::Method(name) => &format!("method.name={name}"),
+            Owner::DpkdForm(form) => &format!("method.form={form}"),
+        };
+        let (table, _) = plain
+            .iter()
+            .find(|(_, overrides)| *overrides == owner)
+            .unwrap();
+        let default: toml::Table = toml::from_str(&format!("value = {default}")).unwrap();
+        assert_eq!(
+            at(table, key.path),
+            default.get("value"),
+            "{} of {owner}",
+            key.path
+        );
+    }
+}
+
+#[test]
+fn derived_defaults() {
+    let config = parse(
+        SMALL,
+        &[
+            "data.max_response_tokens=77",
+            "data.eval=/d/dev.jsonl",
+            "eval.every=20",
+        ],
+    )
+    .unwrap();
+    let Method::Dpkd(Dpkd {
+        form: DpkdForm::Sequence(form),
+        ..
+    }) = &config.method
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (form.max_new_tokens, form.lm_source),
+        (77, LmSource::Teacher)
+    );
+    assert_eq!(config.eval.max_new_tokens, 77);
+    assert_eq!(config.eval.metrics, ["forward_kl", "rouge_l"]);
+    assert_eq!(config.eval.best_metric.as_deref(), Some("forward_kl"));
+    assert_eq!(
+        (config.train.checkpoint_every, config.train.keep_best),
+        (20, true)
+    );
+    assert_eq!(config.train.length, Length::Epochs(1.0));
+
+    let nothing_to_measure = parse(SMALL, &[]).unwrap();
+    assert!(nothing_to_measure.eval.metrics.is_empty() && !nothing_to_measure.train.keep_best);
+
+    let with_corpus = parse(SMALL, &["data.corpus=/c.txt"]).unwrap();
+    let Method::Dpkd(Dpkd {
+        form: DpkdForm::Sequence(form),
+        ..
+    }) = &with_corpus.method
+    else {
+        panic!()
+    };
+    assert_eq!(form.lm_source, LmSource::Corpus);
+}
+
+#[test]
+fn paths_of_the_file_start_at_its_folder_and_those_of_overrides_at_the_current_one() {
+    let config = parse(SMALL, &["data.eval=dev.jsonl"]).unwrap();
+    assert_eq!(config.data.train, [Path::new("/base/train.jsonl")]);
+    assert_eq!(
+        config.data.eval,
+        Some(std::env::current_dir().unwrap().join("dev.jsonl"))
+    );
+}
+
+#[test]
+fn combinations_that_make_no_sense_are_refused_with_the_fix() {
+    refused(
+        &["train.steps=5", "train.epochs=2"],
+        &[
+            "--set train.epochs=2: train.epochs",
+            "remove one of the two",
+        ],
+    );
+    refused(
+        &["student.model=x", "student.prune.layers=2"],
+        &["student.model", "exactly one of"],
+    );
+    refused(
+        &["student.prune={layers=2, keep=[0]}"],
+        &["student.prune.layers", "exactly one of"],
+    );
+    refused(
+        &["train.steps=5", "train.warmup_steps=5"],
+        &[
+            "train.warmup_steps: 5 steps of warm-up",
+            "smaller than train.steps",
+        ],
+    );
+    refused(
+        &[
+            "train.schedule=constant",
+            "train.min_learning_rate_ratio=0.1",
+        ],
+        &["never falls", "cosine"],
+    );
+    refused(
+        &["train.micro_batch_tokens=500"],
+        &["500 tokens cannot hold", "set it to 512 or more"],
+    );
+    refused(
+        &["method.max_new_tokens=5000"],
+        &[
+            "/base/run.toml: train.micro_batch_tokens",
+            "set it to 5256 or more",
+        ],
+    );
+    refused(
+        &["train.keep_best=true"],
+        &["nothing is measured", "data.eval"],
+    );
+    refused(&["eval.metrics=[\"rouge_l\"]"], &["data.eval is not set"]);
+    refused(
+        &["data.eval=/d", "eval.best_metric=perplexity"],
+        &["\"perplexity\" is not measured", "forward_kl, rouge_l"],
+    );
+    refused(
+        &[
+            "data.eval=/d",
+            "eval.metrics=[\"eos_rate\"]",
+            "eval.best_metric=eos_rate",
+        ],
+        &["no better side"],
+    );
+    refused(&["method.lm_source=corpus"], &["needs data.corpus"]);
+    refused(
+        &["data.corpus=/c", "method.lm_source=data"],
+        &["data.corpus", "never reads a corpus"],
+    );
+    refused(
+        &["data.corpus=/c", "method.name=kd"],
+        &["method `kd`, as it is set, never reads a corpus"],
+    );
+    refused(&["data.eval=/base/train.jsonl"], &["is also in data.train"]);
+    refused(&["data.train=[]"], &["there are no training files"]);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let without = |part: &str, overrides: &[&str]| {
+        parse(&SMALL.replace(part, ""), overrides)
+            .unwrap_err()
+            .to_string()
+    };
+    let teacher = "model = \"smollm2-135m-instruct\"\n";
+    assert!(without(teacher, &[]).starts_with(
+        "/base/run.toml: teacher.model: not set, but method `dpkd` learns from a teacher; add"
+    ));
+    assert!(
+        without(teacher, &["method.name=sft"])
+            .contains("takes layers of the teacher, but teacher.model is not set")
+    );
+    let own_start = [
+        "method.name=sft",
+        "student.model=x",
+        "data.eval=/d",
+        "eval.metrics=[\"forward_kl\"]",
+    ];
+    assert!(without(teacher, &own_start).contains("\"forward_kl\" compares with a teacher"));
+    assert!(
+        without("prune = { layers = 16 }\n", &[])
+            .contains("student: nothing says what the student starts from")
+    );
+    assert!(
+        without("train = \"train.jsonl\"\n", &[])
+            .contains("data.train: there are no training files")
+    );
+    assert!(
+        without("name = \"dpkd\"\n", &[])
+            .contains("method.name: not set; add [method] name = \"…\", one of sft, kd")
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nowhere/run.toml"), &[]).unwrap_err();
+    assert!(matches!(&error, Error::Read { path, .. } if path == Path::new("/nowhere/run.toml")));
+}
+
+#[test]
+fn steps_of_a_run() {
+    let mut train = parse(SMALL, &["train.batch=8"]).unwrap().train;
+    assert_eq!([1, 8, 9, 16].map(|rows| train.steps(rows)), [1, 1, 2, 2]);
+    train.length = Length::Epochs(0.5);
+    assert_eq!(train.steps(33), 3);
+    train.length = Length::Steps(40);
+    assert_eq!(train.steps(1), 40);
+}

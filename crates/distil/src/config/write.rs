@@ -1,0 +1,165 @@
+//! The resolved configuration as TOML (<https://toml.io/en/v1.0.0>), in the order of the list of keys.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use toml::Value;
+
+use super::{Config, Data, DpkdForm, Eval, Length, Method, Prune, Sampling, Student, Train};
+
+/// TOML text in the making.
+struct Writer(String);
+
+impl Writer {
+    fn table(&mut self, name: &str) {
+        self.0.push_str(&format!("\n[{name}]\n"));
+    }
+
+    /// A value that is written as Rust writes it: whole numbers and switches.
+    fn plain(&mut self, name: &str, value: impl Display) {
+        self.0.push_str(&format!("{name} = {value}\n"));
+    }
+
+    /// The shortest decimal that reads back as the same bits.
+    fn number(&mut self, name: &str, value: f64) {
+        self.plain(name, format_args!("{value:?}"));
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.plain(name, Value::from(value));
+    }
+
+    fn list(&mut self, name: &str, values: impl IntoIterator<Item = impl Into<String>>) {
+        let values = values.into_iter().map(|value| Value::String(value.into()));
+        self.plain(name, Value::Array(values.collect()));
+    }
+
+    fn unset(&mut self, name: &str) {
+        self.0.push_str(&format!("# {name} is not set\n"));
+    }
+}
+
+pub(crate) fn to_toml(config: &Config) -> String {
+    let mut out = Writer(String::from(
+        "# Resolved: every key of this run. Paths are absolute.\n",
+    ));
+    out.plain("seed", config.seed);
+    out.table("teacher");
+    match &config.teacher {
+        Some(teacher) => out.text("model", &teacher.model),
+        None => out.unset("model"),
+    }
+    out.table("student");
+    match &config.student {
+        Student::Prune(Prune::Layers(layers)) => {
+            out.plain("prune", format_args!("{{ layers = {layers} }}"))
+        }
+        Student::Prune(Prune::Keep(keep)) => {
+            out.plain("prune", format_args!("{{ keep = {keep:?} }}"))
+        }
+        Student::Model(model) => out.text("model", model),
+    }
+    data(&mut out, &config.data);
+    method(&mut out, &config.method);
+    train(&mut out, &config.train);
+    eval(&mut out, &config.eval);
+    out.0
+}
+
+fn data(out: &mut Writer, data: &Data) {
+    let path = |path: &Path| path.display().to_string();
+    out.table("data");
+    out.list("train", data.train.iter().map(|file| path(file)));
+    match &data.eval {
+        Some(eval) => out.text("eval", &path(eval)),
+        None => out.unset("eval"),
+    }
+    out.list("corpus", data.corpus.iter().map(|file| path(file)));
+    out.text("template", &data.template);
+    out.plain("max_prompt_tokens", data.max_prompt_tokens);
+    out.plain("max_response_tokens", data.max_response_tokens);
+    out.text("on_bad_row", data.on_bad_row.name());
+    match data.limit {
+        Some(limit) => out.plain("limit", limit),
+        None => out.unset("limit"),
+    }
+}
+
+fn method(out: &mut Writer, method: &Method) {
+    out.table("method");
+    out.text("name", method.name());
+    match method {
+        Method::Sft => {}
+        Method::Kd(kd) => {
+            out.number("ce_share", kd.ce_share);
+            out.number("temperature", kd.temperature);
+        }
+        Method::SeqKd(seqkd) => {
+            out.plain("samples_per_prompt", seqkd.samples_per_prompt);
+            out.table("method.sampling");
+            sampling(out, seqkd.sampling);
+        }
+        Method::Dpkd(dpkd) => {
+            let form = match dpkd.form {
+                DpkdForm::Sequence(_) => "sequence",
+                DpkdForm::Token(_) => "token",
+            };
+            out.text("form", form);
+            out.number("beta", dpkd.beta);
+            out.number("label_smoothing", dpkd.label_smoothing);
+            match &dpkd.form {
+                DpkdForm::Sequence(sequence) => {
+                    out.plain("length_normalize", sequence.length_normalize);
+                    out.number("lm_weight", sequence.lm_weight);
+                    out.text("lm_source", sequence.lm_source.name());
+                    out.text("teacher_samples", sequence.teacher_samples.name());
+                    out.plain("max_new_tokens", sequence.max_new_tokens);
+                    sampling(out, sequence.sampling);
+                }
+                DpkdForm::Token(token) => out.number("ce_weight", token.ce_weight),
+            }
+        }
+    }
+}
+
+fn sampling(out: &mut Writer, sampling: Sampling) {
+    out.number("temperature", sampling.temperature);
+    out.plain("top_k", sampling.top_k);
+    out.number("top_p", sampling.top_p);
+}
+
+fn train(out: &mut Writer, train: &Train) {
+    out.table("train");
+    match train.length {
+        Length::Steps(steps) => out.plain("steps", steps),
+        Length::Epochs(epochs) => out.number("epochs", epochs),
+    }
+    out.plain("batch", train.batch);
+    out.plain("micro_batch_tokens", train.micro_batch_tokens);
+    out.number("learning_rate", train.learning_rate);
+    out.text("schedule", train.schedule.name());
+    out.plain("warmup_steps", train.warmup_steps);
+    out.number("min_learning_rate_ratio", train.min_learning_rate_ratio);
+    out.number("weight_decay", train.weight_decay);
+    out.number("beta1", train.beta1);
+    out.number("beta2", train.beta2);
+    out.number("epsilon", train.epsilon);
+    out.number("clip_norm", train.clip_norm);
+    out.plain("checkpoint_every", train.checkpoint_every);
+    out.plain("keep_last", train.keep_last);
+    out.plain("keep_best", train.keep_best);
+}
+
+fn eval(out: &mut Writer, eval: &Eval) {
+    out.table("eval");
+    out.plain("every", eval.every);
+    out.list("metrics", &eval.metrics);
+    match &eval.best_metric {
+        Some(metric) => out.text("best_metric", metric),
+        None => out.unset("best_metric"),
+    }
+    out.plain("rows", eval.rows);
+    out.plain("samples", eval.samples);
+    out.plain("max_new_tokens", eval.max_new_tokens);
+    out.plain("batch", eval.batch);
+}

@@ -1,0 +1,466 @@
+//! The output head and the loss on it, by chunks of rows.
+//!
+//! Logits are z = H Wᵀ with H [rows, width] and W [vocabulary, width]. A [rows, vocabulary] matrix
+//! is never kept: a chunk of rows is multiplied, handed row by row to a [`RowObjective`] that
+//! returns the value and overwrites the logits by their gradient, and multiplied back into
+//! dH = dZ W and dW = dZᵀ H before the next chunk begins. Memory is flat in the number of rows.
+//!
+//! The pass runs during forward; [`attach_gradients`] hands its result to autodiff. On devices
+//! other than the CPU the products run there and the row work on the host: exact, but slower.
+
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::host::{HostKernel, Output, View, host2, on_host, primitive, to_host};
+use crate::matmul::{Into, Matrix, Threads, matmul};
+
+/// Logits a chunk may hold (32 MiB of f32).
+const CHUNK_LOGITS: usize = 8 << 20;
+
+/// A loss on the logits of one position.
+pub trait RowObjective: Sync {
+    /// The terms of row `row`, the loss first, in nats.
+    ///
+    /// `student` holds the logits; where `gradient` is set they are overwritten by
+    /// d loss / d logits. `teacher` holds the teacher's logits of the same position if a teacher
+    /// head was given, and may be overwritten.
+    fn row(
+        &self,
+        row: usize,
+        student: &mut [f32],
+        teacher: Option<&mut [f32]>,
+        gradient: bool,
+    ) -> [f64; 4];
+}
+
+/// The teacher's side of the head: its hidden states at the same positions, and its weights.
+#[derive(Clone, Debug)]
+pub struct TeacherHead {
+    /// [rows, teacher width], untracked.
+    pub hidden: Tensor<2>,
+    /// [vocabulary, teacher width], untracked.
+    pub weight: Tensor<2>,
+}
+
+/// What one pass over the head gives.
+#[derive(Debug)]
+pub struct HeadPass {
+    /// Sums of the objective's terms over the rows, the loss first (not scaled).
+    pub terms: [f64; 4],
+    /// `scale` · d loss / d hidden, [rows, width], if gradients were asked.
+    pub d_hidden: Option<Tensor<2>>,
+    /// `scale` · d loss / d weight, [vocabulary, width], if gradients were asked.
+    pub d_weight: Option<Tensor<2>>,
+}
+
+/// Value and, if `gradient`, gradients of Σ rows of `objective`; gradients are multiplied by `scale`.
+///
+/// Only the first `vocabulary` rows of both weights take part: vocabularies that differ by
+/// padding are aligned by their common part.
+///
+/// # Shapes
+/// `hidden` [rows, width], `weight` [≥ vocabulary, width], both untracked.
+pub fn head_pass(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    teacher: Option<&TeacherHead>,
+    vocabulary: usize,
+    objective: &dyn RowObjective,
+    scale: f32,
+    gradient: bool,
+) -> HeadPass {
+    let [rows, width] = hidden.dims();
+    let [weight_rows, _] = weight.dims();
+    let student = Side::new(hidden, weight, vocabulary);
+    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), t.weight.clone(), vocabulary));
+    let mut sink = gradient.then(|| GradientSink::new(&student, rows, width, weight_rows));
+    let mut terms = [0.0; 4];
+    for_chunks(
+        &student,
+        teacher.as_ref(),
+        rows,
+        vocabulary,
+        |first, logits, teacher| {
+            let values: Vec<[f64; 4]> = zip_rows(logits, teacher, vocabulary, |index, s, t| {
+                let row_terms = objective.row(first + index, s, t, gradient);
+                if gradient && scale != 1.0 {
+                    for x in s {
+                        *x *= scale;
+                    }
+                }
+                row_terms
+            });
+            for value in values {
+                for (total, part) in terms.iter_mut().zip(value) {
+                    *total += part;
+                }
+            }
+            if let Some(sink) = &mut sink {
+                sink.add(&student, first, logits, vocabulary);
+            }
+        },
+    );
+    let (d_hidden, d_weight) = match sink {
+        Some(sink) => sink.finish(rows, width, weight_rows),
+        None => (None, None),
+    };
+    HeadPass {
+        terms,
+        d_hidden,
+        d_weight,
+    }
+}
+
+/// Calls `visit(row, student logits, teacher logits)` for every row, in parallel within a chunk,
+/// and collects what it returns in row order. The logits may be overwritten.
+pub fn head_rows<R: Send>(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    teacher: Option<&TeacherHead>,
+    vocabulary: usize,
+    visit: impl Fn(usize, &mut [f32], Option<&mut [f32]>) -> R + Sync,
+) -> Vec<R> {
+    let [rows, _] = hidden.dims();
+    let student = Side::new(hidden, weight, vocabulary);
+    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), t.weight.clone(), vocabulary));
+    let mut results = Vec::with_capacity(rows);
+    for_chunks(
+        &student,
+        teacher.as_ref(),
+        rows,
+        vocabulary,
+        |first, logits, teacher| {
+            results.extend(zip_rows(logits, teacher, vocabulary, |index, s, t| {
+                visit(first + index, s, t)
+            }));
+        },
+    );
+    results
+}
+
+/// A scalar tensor of value `loss` whose gradients with respect to `hidden` and `weight` are the
+/// given ones, times the incoming gradient.
+pub fn attach_gradients(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    loss: f32,
+    d_hidden: Tensor<2>,
+    d_weight: Tensor<2>,
+) -> Tensor<1> {
+    if on_host(&hidden) {
+        let kernel = Attached {
+            loss,
+            gradients: [primitive(d_hidden), primitive(d_weight)],
+        };
+        return host2(hidden, weight, kernel);
+    }
+    // Value: x · g − stop(x · g) + loss; gradient: g.
+    let linear = (hidden * d_hidden).sum() + (weight * d_weight).sum();
+    let offset = linear.clone().inner().neg() + loss;
+    linear + Tensor::from_inner(offset)
+}
+
+/// A hidden matrix and a head, on the host or on a device.
+enum Side {
+    Host {
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        width: usize,
+    },
+    Device {
+        hidden: Tensor<2>,
+        weight: Tensor<2>,
+    },
+}
+
+impl Side {
+    fn new(hidden: Tensor<2>, weight: Tensor<2>, vocabulary: usize) -> Self {
+        let [_, width] = hidden.dims();
+        assert!(
+            weight.dims()[0] >= vocabulary,
+            "more vocabulary than weights"
+        );
+        if on_host(&hidden) {
+            return Self::Host {
+                hidden: primitive(hidden),
+                weight: primitive(weight),
+                width,
+            };
+        }
+        let weight = weight.without_autodiff().narrow(0, 0, vocabulary);
+        Self::Device {
+            hidden: hidden.without_autodiff(),
+            weight,
+        }
+    }
+
+    /// Logits of `count` rows from `first` on, written over `out`.
+    fn logits(&self, first: usize, count: usize, vocabulary: usize, out: &mut Vec<f32>) {
+        match self {
+            Self::Host {
+                hidden,
+                weight,
+                width,
+            } => {
+                let h = host_rows(hidden, first, count, *width);
+                let w = host_rows(weight, 0, vocabulary, *width).transposed();
+                out.resize(count * vocabulary, 0.0);
+                matmul(h, w, out, vocabulary, 1.0, Into::Replace, Threads::All);
+            }
+            Self::Device { hidden, weight } => {
+                let rows = hidden.clone().narrow(0, first, count);
+                *out = to_host(rows.matmul(weight.clone().transpose()));
+            }
+        }
+    }
+}
+
+fn host_rows(tensor: &FlexTensor, first: usize, count: usize, width: usize) -> Matrix<'_> {
+    let values = tensor
+        .as_slice::<f32>()
+        .expect("`primitive` makes contiguous f32 tensors");
+    Matrix::new(&values[first * width..], count, width, width)
+}
+
+fn for_chunks(
+    student: &Side,
+    teacher: Option<&Side>,
+    rows: usize,
+    vocabulary: usize,
+    mut each: impl FnMut(usize, &mut Vec<f32>, Option<&mut Vec<f32>>),
+) {
+    let chunk = (CHUNK_LOGITS / vocabulary.max(1)).max(1);
+    let (mut logits, mut teacher_logits) = (Vec::new(), Vec::new());
+    for first in (0..rows).step_by(chunk) {
+        let count = chunk.min(rows - first);
+        student.logits(first, count, vocabulary, &mut logits);
+        if let Some(teacher) = teacher {
+            teacher.logits(first, count, vocabulary, &mut teacher_logits);
+        }
+        each(first, &mut logits, teacher.map(|_| &mut teacher_logits));
+    }
+}
+
+fn zip_rows<R: Send>(
+    logits: &mut [f32],
+    teacher: Option<&mut Vec<f32>>,
+    vocabulary: usize,
+    f: impl Fn(usize, &mut [f32], Option<&mut [f32]>) -> R + Sync,
+) -> Vec<R> {
+    let rows = logits.par_chunks_exact_mut(vocabulary).enumerate();
+    match teacher {
+        Some(teacher) => rows
+            .zip(teacher.par_chunks_exact_mut(vocabulary))
+            .map(|((index, s), t)| f(index, s, Some(t)))
+            .collect(),
+        None => rows.map(|(index, s)| f(index, s, None)).collect(),
+    }
+}
+
+/// Where the gradients of successive chunks add up.
+enum GradientSink {
+    Host {
+        d_hidden: Vec<f32>,
+        d_weight: Vec<f32>,
+        width: usize,
+    },
+    Device {
+        d_hidden: Vec<Tensor<2>>,
+        d_weight: Tensor<2>,
+    },
+}
+
+impl GradientSink {
+    fn new(student: &Side, rows: usize, width: usize, weight_rows: usize) -> Self {
+        match student {
+            Side::Host { .. } => Self::Host {
+                d_hidden: vec![0.0; rows * width],
+                d_weight: vec![0.0; weight_rows * width],
+                width,
+            },
+            Side::Device { weight, .. } => Self::Device {
+                d_hidden: Vec::new(),
+                d_weight: Tensor::zeros([weight_rows, width], &weight.device()),
+            },
+        }
+    }
+
+    fn add(&mut self, student: &Side, first: usize, d_logits: &[f32], vocabulary: usize) {
+        let count = d_logits.len() / vocabulary;
+        match (self, student) {
+            (
+                Self::Host {
+                    d_hidden,
+                    d_weight,
+                    width,
+                },
+                Side::Host { hidden, weight, .. },
+            ) => {
+                let width = *width;
+                let dz = Matrix::new(d_logits, count, vocabulary, vocabulary);
+                let w = host_rows(weight, 0, vocabulary, width);
+                let dh = &mut d_hidden[first * width..];
+                matmul(dz, w, dh, width, 1.0, Into::Replace, Threads::All);
+                let h = host_rows(hidden, first, count, width);
+                matmul(
+                    dz.transposed(),
+                    h,
+                    d_weight,
+                    width,
+                    1.0,
+                    Into::Add,
+                    Threads::All,
+                );
+            }
+            (Self::Device { d_hidden, d_weight }, Side::Device { hidden, weight }) => {
+                let data = TensorData::new(d_logits.to_vec(), [count, vocabulary]);
+                let dz = Tensor::<2>::from_data(data, &weight.device());
+                d_hidden.push(dz.clone().matmul(weight.clone()));
+                let rows = hidden.clone().narrow(0, first, count);
+                let part = dz.transpose().matmul(rows);
+                let whole = d_weight.clone();
+                let common = whole.clone().narrow(0, 0, vocabulary) + part;
+                let columns = common.dims()[1];
+                *d_weight = whole.slice_assign([0..vocabulary, 0..columns], common);
+            }
+            _ => unreachable!("the sink was made for this student"),
+        }
+    }
+
+    fn finish(
+        self,
+        rows: usize,
+        width: usize,
+        weight_rows: usize,
+    ) -> (Option<Tensor<2>>, Option<Tensor<2>>) {
+        match self {
+            Self::Host {
+                d_hidden, d_weight, ..
+            } => {
+                let tensor = |values, shape: [usize; 2]| {
+                    let data = FlexTensor::from_data(TensorData::new(values, shape));
+                    Some(Tensor::from_primitive::<Flex>(data))
+                };
+                (
+                    tensor(d_hidden, [rows, width]),
+                    tensor(d_weight, [weight_rows, width]),
+                )
+            }
+            Self::Device { d_hidden, d_weight } => (Some(Tensor::cat(d_hidden, 0)), Some(d_weight)),
+        }
+    }
+}
+
+/// A scalar with precomputed gradients.
+#[derive(Debug)]
+struct Attached {
+    loss: f32,
+    gradients: [FlexTensor; 2],
+}
+
+impl HostKernel for Attached {
+    fn forward(&self, _inputs: &[View<'_>], _track: bool) -> Output {
+        Output {
+            data: vec![self.loss],
+            shape: vec![1],
+            saved: Vec::new(),
+        }
+    }
+
+    fn backward(
+        &self,
+        _inputs: &[View<'_>],
+        _saved: &[Vec<f32>],
+        grad: &[f32],
+        needs: &[bool],
+    ) -> Vec<Vec<f32>> {
+        let factor = grad[0];
+        let scaled = |(tensor, &needed): (&FlexTensor, &bool)| {
+            let values = tensor.as_slice::<f32>().unwrap_or_default();
+            match needed {
+                true => values.iter().map(|x| x * factor).collect(),
+                false => Vec::new(),
+            }
+        };
+        self.gradients.iter().zip(needs).map(scaled).collect()
+    }
+}
+
+/// Cross-entropy against given tokens, the simplest objective: −log softmax(z)[target].
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// The token of each row.
+    pub targets: Arc<[u32]>,
+}
+
+impl RowObjective for CrossEntropy {
+    fn row(
+        &self,
+        row: usize,
+        student: &mut [f32],
+        _teacher: Option<&mut [f32]>,
+        gradient: bool,
+    ) -> [f64; 4] {
+        let target = self.targets[row] as usize;
+        let lse = crate::math::log_sum_exp(student);
+        let value = f64::from(lse) - f64::from(student[target]);
+        if gradient {
+            crate::math::exp_minus(student, lse);
+            student[target] -= 1.0;
+        }
+        [value, 0.0, 0.0, 0.0]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{both_paths_agree, random};
+    use burn::tensor::activation::log_softmax;
+
+    fn chunked(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+        let objective = CrossEntropy {
+            targets: targets.into(),
+        };
+        let (h, w) = (
+            hidden.clone().without_autodiff(),
+            weight.clone().without_autodiff(),
+        );
+        let pass = head_pass(h, w, None, 9, &objective, 0.5, true);
+        let (dh, dw) = (pass.d_hidden.unwrap(), pass.d_weight.unwrap());
+        match hidden.is_autodiff() {
+            true => attach_gradients(hidden, weight, 0.5 * pass.terms[0] as f32, dh, dw),
+            false => Tensor::from_floats([0.5 * pass.terms[0] as f32], &hidden.device()),
+        }
+    }
+
+    #[test]
+    fn chunked_head_equals_the_dense_one() {
+        // 11 weights rows of which 9 take part, as with a padded vocabulary.
+        let inputs = [random([7, 5], 1), random([11, 5], 2)];
+        let targets = [0, 8, 3, 3, 1, 7, 2];
+        both_paths_agree(
+            &inputs,
+            |t| chunked(t[0].clone(), t[1].clone(), &targets).unsqueeze(),
+            1e-3,
+        );
+        let device = burn::tensor::Device::flex();
+        let [h, w] = [0, 1].map(|i| {
+            let (values, shape) = inputs[i].clone();
+            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+        });
+        let dense = log_softmax(h.clone().matmul(w.clone().narrow(0, 0, 9).transpose()), 1);
+        let dense = to_host(dense);
+        let want: f32 = targets
+            .iter()
+            .enumerate()
+            .map(|(row, &t)| -0.5 * dense[row * 9 + t as usize])
+            .sum();
+        let got = to_host(chunked(h, w, &targets))[0];
+        assert!((got - want).abs() < 1e-5, "{got} against {want}");
+    }
+}

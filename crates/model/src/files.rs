@@ -1,0 +1,105 @@
+//! Files and folders that appear whole or not at all.
+//!
+//! Everything is written beside its destination under a temporary name, flushed to the disk and
+//! renamed: a reader never sees half a file, and an interrupted write leaves the old one.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{ModelError, Result};
+
+/// Writes `bytes` to `path`, replacing what is there.
+///
+/// # Errors
+/// The folder cannot be written, or the disk is full; `path` is then what it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = beside(path);
+    let failed = |source| ModelError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    let result = written.and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // The temporary file is of no use; that it cannot be removed either changes nothing.
+        let _ = fs::remove_file(&temporary);
+    }
+    result.map_err(failed)
+}
+
+/// Fills a new folder `path` through `fill`, which gets the temporary folder's path.
+///
+/// # Errors
+/// `path` exists already, `fill` fails, or the disk is full; nothing is left behind.
+pub fn folder_whole<T, E: From<ModelError>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<T, E>,
+) -> Result<T, E> {
+    let failed = |source| ModelError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let temporary = beside(path);
+    let result = (|| {
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary).map_err(failed)?;
+        }
+        fs::create_dir_all(&temporary).map_err(failed)?;
+        let value = fill(&temporary)?;
+        fs::rename(&temporary, path).map_err(failed)?;
+        sync_parent(path);
+        Ok(value)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    result
+}
+
+/// `.NAME.partial` in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.partial"))
+}
+
+/// Makes a rename last through a power cut where the system allows it.
+fn sync_parent(path: &Path) {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Ok(folder) = File::open(parent.unwrap_or(Path::new("."))) {
+        let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_whole(&path, b"old").unwrap();
+        // The temporary name is taken by a folder: creating the file must fail.
+        fs::create_dir(beside(&path)).unwrap();
+        assert!(write_whole(&path, b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_failed_folder_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("folder");
+        let failed: Result<()> = folder_whole(&path, |inside| {
+            write_whole(&inside.join("a"), b"1")?;
+            Err(ModelError::Template { what: "no".into() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        folder_whole(&path, |inside| write_whole(&inside.join("a"), b"1")).unwrap();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+    }
+}

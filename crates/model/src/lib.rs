@@ -1,0 +1,21 @@
+//! Decoder-only language models for distil: weights in and out, tokenizers and chat templates,
+//! model references, and the Llama family of networks.
+
+pub mod chat_template;
+pub mod config;
+mod error;
+pub mod files;
+pub mod llama;
+mod model;
+pub mod prune;
+pub mod reference;
+pub mod tokenizer;
+pub mod weights;
+
+#[cfg(test)]
+mod golden;
+
+pub use error::{ModelError, Result};
+pub use llama::{Llama, Parameter, Tokens};
+pub use model::{Model, serialize_tensors};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,396 @@
+//! The Llama family as one network: Llama, SmolLM, Mistral, Qwen2 (q/k/v bias), Qwen3 (q/k norm).
+//!
+//! On a packed batch of n tokens, with RMS norm N and rotary embedding R:
+//!   h ← embedding[ids]
+//!   each layer: h ← h + Attention(R(Wq N(h)), R(Wk N(h)), Wv N(h)) Wo
+//!               h ← h + (silu(Wgate N(h)) ⊙ Wup N(h)) Wdown
+//!   hidden = N(h);  logits = hidden · headᵀ, with head = embedding where tied.
+//! Parameters carry their Hugging Face names.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use distil_kernels::{KvCache, RopeTable, attention, embedding, linear, rms_norm, rope, swiglu};
+
+use crate::config::{Config, Family};
+use crate::error::{ModelError, Result};
+use crate::weights::Weights;
+
+/// A decoder-only language model. Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct Llama {
+    config: Config,
+    frequencies: Vec<f64>,
+    embed_tokens: Tensor<2>,
+    layers: Vec<Layer>,
+    norm: Tensor<1>,
+    lm_head: Option<Tensor<2>>,
+}
+
+#[derive(Clone, Debug)]
+struct Linear {
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    input_layernorm: Tensor<1>,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    q_norm: Option<Tensor<1>>,
+    k_norm: Option<Tensor<1>>,
+    post_attention_layernorm: Tensor<1>,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+/// A parameter, by its rank.
+#[derive(Debug)]
+pub enum Parameter<'a> {
+    /// A norm's weight or a bias.
+    Vector(&'a mut Tensor<1>),
+    /// A matrix [out, in].
+    Matrix(&'a mut Tensor<2>),
+}
+
+/// Tokens as a network takes them: packed, without padding.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    /// Ids, [tokens].
+    pub ids: &'a [u32],
+    /// Position of each token in its own sequence, from 0.
+    pub positions: &'a [u32],
+    /// Consecutive ranges of the token axis, one a sequence.
+    pub segments: &'a [Range<usize>],
+}
+
+impl Llama {
+    /// Reads the network from `weights` onto `device`.
+    ///
+    /// # Errors
+    /// The configuration is not supported; a tensor is missing, of another shape than the
+    /// configuration says, or not part of the architecture.
+    pub fn load(weights: &Weights, device: &Device) -> Result<Self> {
+        let config = Config::from_json(weights.config_json()?, weights.path())?;
+        let mut used = std::collections::BTreeSet::new();
+        let mut read = |name: &str, shape: &[usize]| {
+            used.insert(name.to_owned());
+            read_tensor(weights, name, shape)
+        };
+        let network = Self::build(config, &mut read, device)?;
+        let names = weights.names();
+        let extra = names.iter().find(|name| {
+            !used.contains(*name)
+                // Buffers and a tied head's copy carry nothing of their own.
+                && !name.ends_with("rotary_emb.inv_freq")
+                && !(network.config.tied && *name == "lm_head.weight")
+        });
+        match extra {
+            None => Ok(network),
+            Some(name) => Err(ModelError::Tensor {
+                path: weights.path().to_owned(),
+                name: name.clone(),
+                what: "is not part of this architecture, which would ignore it; \
+                       check config.json's model_type and bias settings"
+                    .into(),
+            }),
+        }
+    }
+
+    /// Builds a network of a given shape; `read` returns the values of a named tensor.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn build(
+        config: Config,
+        read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+        device: &Device,
+    ) -> Result<Self> {
+        let c = &config;
+        let (d, f, e) = (c.width, c.feed_forward, c.heads.dimension);
+        let (queries, keys) = (c.heads.query * e, c.heads.key_value * e);
+        let mut make = Maker { read, device };
+        let embed_tokens = make.matrix("model.embed_tokens.weight", [c.vocabulary, d])?;
+        let mut layers = Vec::with_capacity(c.layers);
+        for i in 0..c.layers {
+            let at = |name: &str| format!("model.layers.{i}.{name}");
+            let head_norm = c.family == Family::Qwen3;
+            layers.push(Layer {
+                input_layernorm: make.vector(&at("input_layernorm.weight"), d)?,
+                q_proj: make.linear(&at("self_attn.q_proj"), [queries, d], c.qkv_bias)?,
+                k_proj: make.linear(&at("self_attn.k_proj"), [keys, d], c.qkv_bias)?,
+                v_proj: make.linear(&at("self_attn.v_proj"), [keys, d], c.qkv_bias)?,
+                o_proj: make.linear(&at("self_attn.o_proj"), [d, queries], c.output_bias)?,
+                q_norm: make.optional(head_norm, &at("self_attn.q_norm.weight"), e)?,
+                k_norm: make.optional(head_norm, &at("self_attn.k_norm.weight"), e)?,
+                post_attention_layernorm: make.vector(&at("post_attention_layernorm.weight"), d)?,
+                gate_proj: make.linear(&at("mlp.gate_proj"), [f, d], c.mlp_bias)?,
+                up_proj: make.linear(&at("mlp.up_proj"), [f, d], c.mlp_bias)?,
+                down_proj: make.linear(&at("mlp.down_proj"), [d, f], c.mlp_bias)?,
+            });
+        }
+        let norm = make.vector("model.norm.weight", d)?;
+        let lm_head = match c.tied {
+            true => None,
+            false => Some(make.matrix("lm_head.weight", [c.vocabulary, d])?),
+        };
+        Ok(Self {
+            frequencies: config.rope_frequencies(),
+            config,
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+        })
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.device()
+    }
+
+    /// The output head, [vocabulary, width].
+    pub fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    }
+
+    /// Final hidden states of a packed batch, [tokens, width].
+    pub fn hidden(&self, tokens: Tokens<'_>) -> Tensor<2> {
+        let heads = self.config.heads;
+        self.trunk(tokens, &mut |_, [q, k, v]| {
+            attention(q, k, v, tokens.segments, heads)
+        })
+    }
+
+    /// Final hidden states of tokens that continue the rows of a cache; `rows[i]` is the row of
+    /// segment i. Positions must continue the rows' lengths.
+    pub fn hidden_cached(
+        &self,
+        tokens: Tokens<'_>,
+        rows: &[usize],
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        self.trunk(tokens, &mut |layer, qkv| {
+            cache.attend(layer, qkv, tokens.segments, rows)
+        })
+    }
+
+    /// An empty cache of this network.
+    pub fn cache(&self, rows: usize, capacity: usize) -> KvCache {
+        KvCache::new(self.config.layers, self.config.heads, rows, capacity)
+    }
+
+    fn trunk(
+        &self,
+        tokens: Tokens<'_>,
+        attend: &mut dyn FnMut(usize, [Tensor<2>; 3]) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let table = RopeTable::new(tokens.positions, &self.frequencies);
+        let epsilon = self.config.norm_epsilon;
+        let mut h = embedding(self.embed_tokens.clone(), tokens.ids);
+        for (index, layer) in self.layers.iter().enumerate() {
+            let x = rms_norm(h.clone(), layer.input_layernorm.clone(), epsilon);
+            let q = self.head_norm(layer.q_proj.forward(x.clone()), &layer.q_norm);
+            let k = self.head_norm(layer.k_proj.forward(x.clone()), &layer.k_norm);
+            let v = layer.v_proj.forward(x);
+            let mixed = attend(index, [rope(q, &table), rope(k, &table), v]);
+            h = h + layer.o_proj.forward(mixed);
+            let x = rms_norm(h.clone(), layer.post_attention_layernorm.clone(), epsilon);
+            let gated = swiglu(layer.gate_proj.forward(x.clone()), layer.up_proj.forward(x));
+            h = h + layer.down_proj.forward(gated);
+        }
+        rms_norm(h, self.norm.clone(), epsilon)
+    }
+
+    /// Qwen3's norm of each head by itself.
+    fn head_norm(&self, x: Tensor<2>, weight: &Option<Tensor<1>>) -> Tensor<2> {
+        let Some(weight) = weight else { return x };
+        let [n, width] = x.dims();
+        let e = self.config.heads.dimension;
+        let heads = x.reshape([n * width / e, e]);
+        rms_norm(heads, weight.clone(), self.config.norm_epsilon).reshape([n, width])
+    }
+
+    /// Every parameter with its Hugging Face name, in the order of the forward pass.
+    pub fn parameters(&mut self) -> Vec<(String, Parameter<'_>)> {
+        let mut list = vec![(
+            "model.embed_tokens.weight".to_owned(),
+            Parameter::Matrix(&mut self.embed_tokens),
+        )];
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            layer.parameters(&format!("model.layers.{i}"), &mut list);
+        }
+        list.push((
+            "model.norm.weight".into(),
+            Parameter::Vector(&mut self.norm),
+        ));
+        if let Some(head) = &mut self.lm_head {
+            list.push(("lm_head.weight".into(), Parameter::Matrix(head)));
+        }
+        list
+    }
+
+    /// Number of parameters.
+    pub fn size(&self) -> usize {
+        let mut this = self.clone();
+        let parameters = this.parameters().into_iter();
+        let count = |(_, p): (_, Parameter)| match p {
+            Parameter::Vector(t) => t.shape().num_elements(),
+            Parameter::Matrix(t) => t.shape().num_elements(),
+        };
+        parameters.map(count).sum()
+    }
+
+    /// The same network whose every parameter is tracked by autodiff.
+    pub fn trainable(mut self) -> Self {
+        for (_, parameter) in self.parameters() {
+            match parameter {
+                Parameter::Vector(t) => t.inplace(tracked),
+                Parameter::Matrix(t) => t.inplace(tracked),
+            }
+        }
+        self
+    }
+
+    /// The same weights, untracked: what sampling and evaluation use.
+    pub fn frozen(&self) -> Self {
+        let mut this = self.clone();
+        for (_, parameter) in this.parameters() {
+            match parameter {
+                Parameter::Vector(t) => t.inplace(|t| t.without_autodiff()),
+                Parameter::Matrix(t) => t.inplace(|t| t.without_autodiff()),
+            }
+        }
+        this
+    }
+
+    /// The network that keeps only the layers `keep`, in that order. Weights are shared.
+    ///
+    /// # Errors
+    /// A layer does not exist, is listed twice or out of order, or none is kept.
+    pub fn with_layers(&self, keep: &[usize]) -> Result<Self> {
+        let total = self.layers.len();
+        let ascending = keep.windows(2).all(|pair| pair[0] < pair[1]);
+        if keep.is_empty() || !ascending || keep.iter().any(|&i| i >= total) {
+            return Err(ModelError::Request {
+                what: format!("cannot keep layers {keep:?} of a model with {total} layers"),
+                fix: format!("list layers between 0 and {} in ascending order", total - 1),
+            });
+        }
+        Ok(Self {
+            config: self.config.with_layers(keep.len()),
+            layers: keep.iter().map(|&i| self.layers[i].clone()).collect(),
+            ..self.clone()
+        })
+    }
+}
+
+fn tracked<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    Tensor::from_inner(tensor.without_autodiff()).require_grad()
+}
+
+impl Linear {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(x, self.weight.clone(), self.bias.clone())
+    }
+
+    fn parameters<'a>(&'a mut self, name: String, list: &mut Vec<(String, Parameter<'a>)>) {
+        list.push((
+            format!("{name}.weight"),
+            Parameter::Matrix(&mut self.weight),
+        ));
+        if let Some(bias) = &mut self.bias {
+            list.push((format!("{name}.bias"), Parameter::Vector(bias)));
+        }
+    }
+}
+
+impl Layer {
+    fn parameters<'a>(&'a mut self, at: &str, list: &mut Vec<(String, Parameter<'a>)>) {
+        let vector = |name: &str, t| (format!("{at}.{name}"), Parameter::Vector(t));
+        list.push(vector("input_layernorm.weight", &mut self.input_layernorm));
+        self.q_proj
+            .parameters(format!("{at}.self_attn.q_proj"), list);
+        self.k_proj
+            .parameters(format!("{at}.self_attn.k_proj"), list);
+        self.v_proj
+            .parameters(format!("{at}.self_attn.v_proj"), list);
+        if let Some(norm) = &mut self.q_norm {
+            list.push(vector("self_attn.q_norm.weight", norm));
+        }
+        if let Some(norm) = &mut self.k_norm {
+            list.push(vector("self_attn.k_norm.weight", norm));
+        }
+        self.o_proj
+            .parameters(format!("{at}.self_attn.o_proj"), list);
+        let norm = &mut self.post_attention_layernorm;
+        list.push(vector("post_attention_layernorm.weight", norm));
+        self.gate_proj
+            .parameters(format!("{at}.mlp.gate_proj"), list);
+        self.up_proj.parameters(format!("{at}.mlp.up_proj"), list);
+        self.down_proj
+            .parameters(format!("{at}.mlp.down_proj"), list);
+    }
+}
+
+/// Makes tensors of a known name and shape.
+struct Maker<'a> {
+    read: &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    device: &'a Device,
+}
+
+impl Maker<'_> {
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+        let values = (self.read)(name, &shape)?;
+        Ok(Tensor::from_data(
+            TensorData::new(values, shape),
+            self.device,
+        ))
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Tensor<1>> {
+        let values = (self.read)(name, &[length])?;
+        Ok(Tensor::from_data(
+            TensorData::new(values, [length]),
+            self.device,
+        ))
+    }
+
+    fn optional(&mut self, is: bool, name: &str, length: usize) -> Result<Option<Tensor<1>>> {
+        is.then(|| self.vector(name, length)).transpose()
+    }
+
+    fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
+        Ok(Linear {
+            weight: self.matrix(&format!("{name}.weight"), shape)?,
+            bias: self.optional(bias, &format!("{name}.bias"), shape[0])?,
+        })
+    }
+}
+
+fn read_tensor(weights: &Weights, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let wrong = |what: String| ModelError::Tensor {
+        path: weights.path().to_owned(),
+        name: name.to_owned(),
+        what,
+    };
+    match weights.shape(name) {
+        None => Err(wrong(
+            "is missing; the file is incomplete or its config.json is of another model".into(),
+        )),
+        Some(found) if found != shape => Err(wrong(format!(
+            "has shape {found:?} where config.json asks for {shape:?}; \
+             the weights and the configuration are of different models"
+        ))),
+        Some(_) => weights.load_f32(name),
+    }
+}

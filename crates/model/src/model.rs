@@ -1,0 +1,171 @@
+//! A model as users handle it: network, tokenizer and the tokens that end a response, from one
+//! folder or file; and its way out as a Hugging Face directory.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use crate::error::{ModelError, Result};
+use crate::files;
+use crate::llama::{Llama, Parameter};
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+
+/// A network with its tokenizer. Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The network.
+    pub network: Llama,
+    /// The tokenizer, with the chat template if there is one.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end a response: the tokenizer's EOS first, then those of `generation_config.json`.
+    pub stop_ids: Vec<u32>,
+    generation_config: Option<Value>,
+    path: PathBuf,
+}
+
+impl Model {
+    /// Opens a Hugging Face directory or a `.gguf` file.
+    ///
+    /// # Errors
+    /// Weights, configuration or tokenizer are missing, damaged, not supported, or do not belong
+    /// together.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let weights = Weights::open(path)?;
+        let tokenizer = Tokenizer::open(path)?;
+        let generation_config = weights.generation_config_json()?;
+        let network = Llama::load(&weights, device)?;
+        let (tokens, rows) = (tokenizer.vocabulary_size(), network.config().vocabulary);
+        if tokens > rows {
+            return Err(ModelError::Format {
+                path: path.to_owned(),
+                what: format!(
+                    "the tokenizer has ids up to {} but the network only {rows} rows",
+                    tokens - 1
+                ),
+                fix: "use the tokenizer the model was published with".into(),
+            });
+        }
+        let mut stop_ids: Vec<u32> = tokenizer.eos().into_iter().collect();
+        let configured = generation_config
+            .as_ref()
+            .and_then(|c| c.get("eos_token_id"));
+        for id in configured.into_iter().flat_map(ids) {
+            if !stop_ids.contains(&id) {
+                stop_ids.push(id);
+            }
+        }
+        Ok(Self {
+            network,
+            tokenizer,
+            stop_ids,
+            generation_config,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where the model was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token appended to every complete response.
+    ///
+    /// # Errors
+    /// The model has none: it could not be taught to stop.
+    pub fn eos(&self) -> Result<u32> {
+        self.stop_ids.first().copied().ok_or_else(|| ModelError::Format {
+            path: self.path.clone(),
+            what: "the tokenizer names no end-of-sequence token".into(),
+            fix: "set eos_token in tokenizer_config.json or eos_token_id in generation_config.json".into(),
+        })
+    }
+
+    /// This model with another network of the same vocabulary.
+    pub fn with_network(&self, network: Llama) -> Self {
+        Self {
+            network,
+            ..self.clone()
+        }
+    }
+
+    /// Writes a new Hugging Face directory in f32: config.json, model.safetensors, tokenizer.json,
+    /// tokenizer_config.json, generation_config.json. It appears whole or not at all.
+    ///
+    /// # Errors
+    /// `dir` exists already or cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        files::folder_whole(dir, |inside| self.save_into(inside))
+    }
+
+    /// As [`Model::save`], into an existing folder, file by file.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save_into(&self, dir: &Path) -> Result<()> {
+        let text = |value: &Value| format!("{value:#}\n").into_bytes();
+        let mut config = self.network.config().to_json();
+        if let (Some(object), Some(eos)) = (config.as_object_mut(), self.stop_ids.first())
+            && object.get("eos_token_id").is_none_or(Value::is_null)
+        {
+            object.insert("eos_token_id".into(), json!(eos));
+        }
+        files::write_whole(&dir.join("config.json"), &text(&config))?;
+        let generation = match &self.generation_config {
+            Some(generation) => generation.clone(),
+            None => json!({
+                "bos_token_id": self.tokenizer.bos(),
+                "eos_token_id": self.stop_ids,
+                "pad_token_id": self.tokenizer.pad(),
+            }),
+        };
+        files::write_whole(&dir.join("generation_config.json"), &text(&generation))?;
+        self.tokenizer.save(dir)?;
+        let weights = serialized(self.network.clone())?;
+        files::write_whole(&dir.join("model.safetensors"), &weights)
+    }
+}
+
+/// One id or a list of ids.
+fn ids(value: &Value) -> Vec<u32> {
+    let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(list) => list.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
+    }
+}
+
+/// The network's parameters as the bytes of a safetensors file: the same weights give the same bytes.
+fn serialized(network: Llama) -> Result<Vec<u8>> {
+    let mut network = network.frozen();
+    let tensors = network.parameters().into_iter().map(|(name, parameter)| {
+        let data = match parameter {
+            Parameter::Vector(t) => t.to_data(),
+            Parameter::Matrix(t) => t.to_data(),
+        };
+        (name, data)
+    });
+    serialize_tensors(tensors.collect())
+}
+
+/// Named f32 tensors as the bytes of a safetensors file.
+///
+/// # Errors
+/// A tensor's size does not fit its shape, which only a bug could cause.
+pub fn serialize_tensors(tensors: Vec<(String, burn::tensor::TensorData)>) -> Result<Vec<u8>> {
+    let failed = |e: safetensors::SafeTensorError| ModelError::Request {
+        what: format!("the weights cannot be serialised: {e}"),
+        fix: "this is a bug in distil, please report it".into(),
+    };
+    let shapes: Vec<Vec<usize>> = tensors.iter().map(|(_, d)| d.shape().to_vec()).collect();
+    let mut views = Vec::with_capacity(tensors.len());
+    for ((name, data), shape) in tensors.iter().zip(shapes) {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data.as_bytes());
+        views.push((name.as_str(), view.map_err(failed)?));
+    }
+    // transformers refuses a file whose metadata does not name its format.
+    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).map_err(failed)
+}
