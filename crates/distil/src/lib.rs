@@ -3,9 +3,18 @@
 //! The modules are the rooms a batch travels through:
 //! data → rollout → teacher → objective → method → train → eval.
 
+pub mod bench;
 pub mod config;
 pub mod data;
 mod error;
 pub mod eval;
+pub mod method;
+pub mod objective;
+pub mod rollout;
+pub mod score;
+pub mod teacher;
+pub mod train;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

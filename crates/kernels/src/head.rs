@@ -390,11 +390,16 @@ impl HostKernel for Attached {
     }
 }
 
-/// Cross-entropy against given tokens, the simplest objective: −log softmax(z)[target].
+/// Weighted cross-entropy against given tokens: Σ wᵢ · (−log softmax(zᵢ)[targetᵢ]).
+///
+/// Weights of one make it maximum likelihood; the derivatives of any loss on sequence
+/// log-probabilities make it that loss's gradient. Terms: weighted sum, plain sum.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
     /// The token of each row.
     pub targets: Arc<[u32]>,
+    /// The weight of each row; one where none are given.
+    pub weights: Option<Arc<[f32]>>,
 }
 
 impl RowObjective for CrossEntropy {
@@ -406,13 +411,19 @@ impl RowObjective for CrossEntropy {
         gradient: bool,
     ) -> [f64; 4] {
         let target = self.targets[row] as usize;
+        let weight = self.weights.as_ref().map_or(1.0, |weights| weights[row]);
         let lse = crate::math::log_sum_exp(student);
         let value = f64::from(lse) - f64::from(student[target]);
         if gradient {
             crate::math::exp_minus(student, lse);
             student[target] -= 1.0;
+            if weight != 1.0 {
+                for x in student.iter_mut() {
+                    *x *= weight;
+                }
+            }
         }
-        [value, 0.0, 0.0, 0.0]
+        [f64::from(weight) * value, value, 0.0, 0.0]
     }
 }
 
@@ -425,6 +436,7 @@ mod tests {
     fn chunked(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         let objective = CrossEntropy {
             targets: targets.into(),
+            weights: Some([1.0, 2.0, 0.5, 0.0, -1.0, 1.0, 3.0].into()),
         };
         let (h, w) = (
             hidden.clone().without_autodiff(),
@@ -458,7 +470,8 @@ mod tests {
         let want: f32 = targets
             .iter()
             .enumerate()
-            .map(|(row, &t)| -0.5 * dense[row * 9 + t as usize])
+            .zip([1.0, 2.0, 0.5, 0.0, -1.0, 1.0, 3.0])
+            .map(|((row, &t), weight)| -0.5 * weight * dense[row * 9 + t as usize])
             .sum();
         let got = to_host(chunked(h, w, &targets))[0];
         assert!((got - want).abs() < 1e-5, "{got} against {want}");

@@ -158,6 +158,7 @@ fn gradients_equal_torch_and_reach_every_parameter() {
         let scale = 1.0 / targets.len() as f32;
         let objective = CrossEntropy {
             targets: targets.into(),
+            weights: None,
         };
         let vocabulary = network.config().vocabulary;
         let pass = head_pass(plain, head, None, vocabulary, &objective, scale, true);

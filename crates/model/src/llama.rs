@@ -25,6 +25,7 @@ pub struct Llama {
     layers: Vec<Layer>,
     norm: Tensor<1>,
     lm_head: Option<Tensor<2>>,
+    tokens: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +141,7 @@ impl Llama {
         };
         Ok(Self {
             frequencies: config.rope_frequencies(),
+            tokens: config.vocabulary,
             config,
             embed_tokens,
             layers,
@@ -151,6 +153,18 @@ impl Llama {
     /// The shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Number of leading ids that are tokens; the rest of the vocabulary is padding, which is never
+    /// sampled.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The same network, told how many of its ids are tokens.
+    pub fn with_tokens(mut self, tokens: usize) -> Self {
+        self.tokens = tokens.min(self.config.vocabulary);
+        self
     }
 
     /// Where the weights are.

@@ -47,6 +47,7 @@ impl Model {
                 fix: "use the tokenizer the model was published with".into(),
             });
         }
+        let network = network.with_tokens(tokens);
         let mut stop_ids: Vec<u32> = tokenizer.eos().into_iter().collect();
         let configured = generation_config
             .as_ref()

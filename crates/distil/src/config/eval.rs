@@ -6,23 +6,7 @@ use super::data::Data;
 use super::document::Document;
 use super::given::GivenEval;
 use crate::Result;
-
-/// Names of the metrics.
-pub(crate) const METRIC_NAMES: &[&str] = &[
-    "forward_kl",
-    "reverse_kl",
-    "rouge_l",
-    "exact_match",
-    "perplexity",
-    "response_tokens",
-    "eos_rate",
-];
-
-/// Metrics that compare with a teacher.
-const OF_TEACHER: &[&str] = &["forward_kl", "reverse_kl"];
-
-/// Metrics without a better side: they describe the answers, they do not rank them.
-const WITHOUT_BEST: &[&str] = &["response_tokens", "eos_rate"];
+use crate::eval::metric::metric;
 
 /// Evaluation during training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,7 +50,7 @@ pub(crate) fn resolve(
     }
     let of_teacher = metrics
         .iter()
-        .find(|name| OF_TEACHER.contains(&name.as_str()));
+        .find(|name| metric(name).is_some_and(|metric| metric.needs_teacher()));
     if let Some(name) = of_teacher.filter(|_| !has_teacher) {
         let what = format!("\"{name}\" compares with a teacher, but teacher.model is not set");
         return Err(document.refuse(
@@ -75,7 +59,7 @@ pub(crate) fn resolve(
             "add [teacher] model = \"…\", or leave this metric out",
         ));
     }
-    let ranks = |name: &&String| !WITHOUT_BEST.contains(&name.as_str());
+    let ranks = |name: &&String| metric(name).is_some_and(|metric| metric.better.is_some());
     if let Some(best) = &given.best_metric {
         let usable: Vec<&str> = metrics.iter().filter(ranks).map(String::as_str).collect();
         if !usable.contains(&best.as_str()) {

@@ -2,7 +2,7 @@
 //! what it is when nobody sets it, and what it means. Checking, "did you mean", the reference in the
 //! user's book and the resolved file all follow this list and its order.
 
-use super::eval::METRIC_NAMES;
+use crate::eval::metric::METRIC_NAMES;
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]

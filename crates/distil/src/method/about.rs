@@ -1,0 +1,102 @@
+//! What the methods are, in words: the text behind `distil methods`.
+//!
+//! Notation: x prompt, y response, s = (x, y up to here) a state, a token; p teacher, q student, both
+//! with their logits divided by the temperature where a method has one. Losses are sums over the
+//! response tokens of an optimiser batch, divided by their number, in nats.
+
+/// What a user wants to know before choosing a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About {
+    /// The name as in `method.name`.
+    pub name: &'static str,
+    /// The name as in the literature.
+    pub title: &'static str,
+    /// What is minimised.
+    pub formula: &'static str,
+    /// When to choose it, and when not.
+    pub when: &'static str,
+    /// Cost of an optimiser step relative to `sft`, and what else it needs.
+    pub cost: &'static str,
+    /// Where it comes from.
+    pub paper: &'static str,
+}
+
+/// Every method, in the order in which a newcomer should try them.
+pub const ABOUT: &[About] = &[
+    About {
+        name: "sft",
+        title: "Supervised fine-tuning",
+        formula: "loss = − mean log q(y_t | s_t),  y from the data",
+        when: "The start of almost every distillation and the baseline to beat. Choose it when the \
+               data's responses are better than what the teacher would say, or when there is no \
+               teacher. It learns only the one token that the data shows at each position.",
+        cost: "1 × by definition: one forward and one backward pass of the student.",
+        paper: "The standard maximum-likelihood objective",
+    },
+    About {
+        name: "kd",
+        title: "Word-level knowledge distillation",
+        formula: "loss = (1 − ce_share) · T² · mean Σ_a p(a|s_t) log( p(a|s_t) / q(a|s_t) )\n       \
+                  + ce_share · mean −log q(y_t|s_t),  y from the data, T the temperature",
+        when: "The first method to try with a teacher at hand: it learns the teacher's whole \
+               distribution at every position, so it needs far fewer rows than sft. Needs a teacher \
+               whose vocabulary is the student's. The student never sees its own mistakes, so long \
+               responses may drift; dpkd is the remedy.",
+        cost: "About 1.3 × with a teacher of the student's size, more for a larger one: the teacher \
+               runs one forward pass, without backward.",
+        paper: "Hinton, Vinyals & Dean 2015, arXiv 1503.02531; on sequences Kim & Rush 2016, arXiv 1606.07947",
+    },
+    About {
+        name: "seqkd",
+        title: "Sequence-level knowledge distillation",
+        formula: "loss = − mean log q(y_t | s_t),  y sampled from p(· | x) once",
+        when: "Choose it when there are prompts without good responses, or when the student has to \
+               sound like the teacher. The samples are kept in the run's folder; many samples a \
+               prompt (samples_per_prompt) come close to kd.",
+        cost: "1 × a step, after the teacher has answered every prompt once.",
+        paper: "Kim & Rush 2016, arXiv 1606.07947",
+    },
+    About {
+        name: "dpkd",
+        title: "Direct preference knowledge distillation",
+        formula: "form = \"sequence\": loss = L_kd + lm_weight · L_pt,\n  \
+                  L_kd = − mean log σ( β/|y_t| · log q(y_t|x)/p(y_t|x) − β/|y_s| · log q(y_s|x)/p(y_s|x) ),\n  \
+                  y_t sampled from the teacher, y_s from the student as it is now;\n  \
+                  L_pt = cross-entropy on the text that lm_source names\n\
+                  form = \"token\": loss = ce_weight · CE(data) + (1 − ce_weight) · mean −log σ( β · Δ(s_t) ),\n  \
+                  Δ(s) = log q(a_p|s)/q(a_q|s) − log p(a_p|s)/p(a_q|s),  a_p, a_q the likeliest tokens of p and q",
+        when: "When the student already answers sensibly (after sft, kd, or pruning) and its answers \
+               are to become more like the teacher's: it is corrected on what it says itself. \
+               The sequence form is the paper's; the token form is what the authors' released code \
+               does, cheaper because nothing is sampled. Watch that the likelihood of teacher \
+               samples does not fall along with that of the student's own.",
+        cost: "Sequence form: 3 to 10 ×, most of it the student's sampling; token form: as kd.",
+        paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
+    },
+];
+
+/// What the method `name` is; nothing for a name that is no method.
+pub fn about(name: &str) -> Option<&'static About> {
+    ABOUT.iter().find(|about| about.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KEYS, Kind};
+
+    #[test]
+    fn every_configurable_method_is_explained_and_no_other() {
+        let key = KEYS.iter().find(|key| key.path == "method.name").unwrap();
+        let Kind::Choice(names) = key.kind else {
+            panic!("{key:?}")
+        };
+        let explained: Vec<&str> = ABOUT.iter().map(|about| about.name).collect();
+        assert_eq!(explained, names);
+        assert_eq!(
+            about("kd").unwrap().title,
+            "Word-level knowledge distillation"
+        );
+        assert_eq!(about("kdd"), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! One file a method, each beginning with its formula and paper, each composing where responses
+//! come from, what the teacher says of them, and an objective.
+//!
+//! A method turns one optimiser step's rows into a gradient. The training loop knows no more of it.
+
+pub mod about;
+mod dpkd;
+mod kd;
+mod pass;
+mod seqkd;
+mod sft;
+mod teacher_samples;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use distil_model::{Llama, Model};
+
+use crate::config::{Config, Method as Choice};
+use crate::data::example::{Example, PromptExample};
+use crate::error::Result;
+use crate::train::{Event, Folder, Gradients};
+
+/// What a run has to work with.
+pub struct Material {
+    /// The teacher, for methods that have one.
+    pub teacher: Option<Model>,
+    /// The student as it starts; its tokenizer is used throughout.
+    pub student: Model,
+    /// Leading ids that both models share.
+    pub vocabulary: usize,
+    /// Training rows with a response; empty for methods that only need prompts.
+    pub examples: Vec<Example>,
+    /// Training rows' prompts; empty for methods that learn from the rows' responses.
+    pub prompts: Vec<PromptExample>,
+    /// Text for a language-modelling term.
+    pub corpus: Vec<Example>,
+}
+
+/// Whether a method learns from the rows' own responses, or needs only their prompts.
+pub fn learns_from_responses(method: &Choice) -> bool {
+    use crate::config::{DpkdForm, LmSource};
+    match method {
+        Choice::Sft | Choice::Kd(_) => true,
+        Choice::SeqKd(_) => false,
+        Choice::Dpkd(dpkd) => match &dpkd.form {
+            DpkdForm::Token(_) => true,
+            DpkdForm::Sequence(form) => form.lm_source == LmSource::Data,
+        },
+    }
+}
+
+/// One optimiser step's surroundings.
+pub struct Work<'a> {
+    /// Where the step's gradient adds up.
+    pub gradients: Gradients,
+    /// Tokens computed at once.
+    pub micro_batch_tokens: usize,
+    /// Optimiser step, from 1.
+    pub step: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Time spent in each phase.
+    pub phases: Phases,
+    /// Data rows, for messages.
+    pub rows: &'a [usize],
+}
+
+/// Seconds by phase.
+#[derive(Clone, Debug, Default)]
+pub struct Phases(pub BTreeMap<&'static str, Duration>);
+
+impl Phases {
+    /// Runs `f` on the clock of `phase`.
+    pub fn time<R>(&mut self, phase: &'static str, f: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = f();
+        *self.0.entry(phase).or_default() += start.elapsed();
+        result
+    }
+}
+
+/// What a step reports.
+#[derive(Clone, Debug, Default)]
+pub struct StepReport {
+    /// The loss that was differentiated.
+    pub loss: f64,
+    /// Its terms and the method's diagnostics, by name.
+    pub terms: Vec<(&'static str, f64)>,
+    /// Response tokens that were trained on.
+    pub tokens: usize,
+}
+
+/// A way to make a gradient of rows.
+pub trait Method {
+    /// Number of rows an epoch goes over.
+    fn rows(&self) -> usize;
+
+    /// Adds the gradient of the loss over `rows` to `work.gradients`. `student` is tracked.
+    ///
+    /// # Errors
+    /// The loss is not finite.
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport>;
+}
+
+/// What a method may need before its first step.
+pub(crate) struct Preparation<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) folder: &'a Folder,
+    pub(crate) interrupt: &'a AtomicBool,
+    pub(crate) events: &'a mut dyn FnMut(Event<'_>),
+}
+
+/// Makes the configured method ready. `None` if the user interrupted it; what was generated is kept.
+pub(crate) fn prepare(
+    material: Material,
+    preparation: &mut Preparation<'_>,
+) -> Result<Option<Box<dyn Method>>> {
+    Ok(match &preparation.config.method {
+        Choice::Sft => Some(Box::new(sft::Sft::new(material))),
+        Choice::Kd(settings) => Some(Box::new(kd::Kd::new(settings.clone(), material)?)),
+        Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
+        Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
+    })
+}

@@ -1,0 +1,135 @@
+//! One pass of a packed micro-batch through teacher, student, head and backward: what the methods
+//! that work position by position share.
+//!
+//! Loss = Σ over response tokens ÷ response tokens of the whole optimiser step, so that how the
+//! step is split into micro-batches changes the gradient by rounding only.
+
+use distil_kernels::{RowObjective, TeacherHead, attach_gradients, embedding, head_pass};
+use distil_model::Llama;
+
+use super::Work;
+use crate::data::batch::{PackedBatch, micro_batches, pack};
+use crate::data::example::Example;
+use crate::error::{Error, Result};
+use crate::score::tokens;
+
+/// A teacher and the leading ids it shares with the student.
+#[derive(Clone, Debug)]
+pub(crate) struct Teacher {
+    pub(crate) network: Llama,
+    pub(crate) vocabulary: usize,
+}
+
+impl Teacher {
+    /// The teacher's side of the head for a batch's predicting positions.
+    pub(crate) fn head(&self, batch: &PackedBatch) -> TeacherHead {
+        TeacherHead {
+            hidden: embedding(self.network.hidden(tokens(batch)), &batch.predict),
+            weight: self.network.head(),
+        }
+    }
+}
+
+/// Sums of an objective's terms over a step, and the tokens they are sums of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) terms: [f64; 4],
+    pub(crate) tokens: usize,
+}
+
+impl Totals {
+    /// Term `index`, a token.
+    pub(crate) fn mean(&self, index: usize) -> f64 {
+        self.terms[index] / self.tokens.max(1) as f64
+    }
+}
+
+/// The gradient of `weight` · mean over response tokens of a position-wise objective.
+pub(crate) fn token_pass(
+    student: &Llama,
+    teacher: Option<&Teacher>,
+    examples: &[&Example],
+    weight: f64,
+    objective: &dyn Fn(&PackedBatch) -> Box<dyn RowObjective>,
+    work: &mut Work<'_>,
+) -> Result<Totals> {
+    let lengths: Vec<usize> = examples.iter().map(|e| e.len()).collect();
+    let mut totals = Totals {
+        tokens: examples.iter().map(|e| predicted(e)).sum(),
+        ..Totals::default()
+    };
+    let scale = weight / totals.tokens.max(1) as f64;
+    for range in micro_batches(&lengths, work.micro_batch_tokens) {
+        let batch = pack(&examples[range]);
+        if batch.predict.is_empty() {
+            continue;
+        }
+        let teacher_head = teacher.map(|t| work.phases.time("teacher", || t.head(&batch)));
+        let terms = backward(student, teacher_head.as_ref(), &batch, &*objective(&batch), scale, work)?;
+        for (total, term) in totals.terms.iter_mut().zip(terms) {
+            *total += term;
+        }
+    }
+    Ok(totals)
+}
+
+/// Response tokens of an example that some hidden state predicts.
+pub(crate) fn predicted(example: &Example) -> usize {
+    match example.prompt.is_empty() {
+        true => example.response.len().saturating_sub(1),
+        false => example.response.len(),
+    }
+}
+
+/// Forward, head and backward of one micro-batch; the gradient is multiplied by `scale`.
+/// Returns the objective's terms, summed over the positions.
+pub(crate) fn backward(
+    student: &Llama,
+    teacher: Option<&TeacherHead>,
+    batch: &PackedBatch,
+    objective: &dyn RowObjective,
+    scale: f64,
+    work: &mut Work<'_>,
+) -> Result<[f64; 4]> {
+    let hidden = work
+        .phases
+        .time("student_forward", || embedding(student.hidden(tokens(batch)), &batch.predict));
+    backward_from(student, hidden, teacher, batch, objective, scale, work)
+}
+
+/// As [`backward`], from hidden states that were computed already.
+pub(crate) fn backward_from(
+    student: &Llama,
+    hidden: burn::tensor::Tensor<2>,
+    teacher: Option<&TeacherHead>,
+    batch: &PackedBatch,
+    objective: &dyn RowObjective,
+    scale: f64,
+    work: &mut Work<'_>,
+) -> Result<[f64; 4]> {
+    let common = match teacher {
+        Some(teacher) => teacher.weight.dims()[0].min(student.config().vocabulary),
+        None => student.config().vocabulary,
+    };
+    let pass = work.phases.time("head", || {
+        let (plain, head) = (hidden.clone().inner(), student.head().inner());
+        head_pass(plain, head, teacher, common, objective, scale as f32, true)
+    });
+    let loss = pass.terms[0] * scale;
+    let (Some(d_hidden), Some(d_weight)) = (pass.d_hidden, pass.d_weight) else {
+        return Ok(pass.terms);
+    };
+    if !pass.terms.iter().all(|term| term.is_finite()) {
+        return Err(Error::NotFinite {
+            step: work.step,
+            term: "the loss".into(),
+            rows: batch.rows.clone(),
+        });
+    }
+    let gradients = &mut work.gradients;
+    work.phases.time("backward", || {
+        let loss = attach_gradients(hidden, student.head(), loss as f32, d_hidden, d_weight);
+        gradients.add(student, loss);
+    });
+    Ok(pass.terms)
+}

@@ -1,0 +1,26 @@
+//! Sequence-level knowledge distillation (Kim & Rush 2016): the teacher answers every prompt once,
+//! and the student learns its answers: L = − mean over their tokens of log q(yᵀ_t | s_t).
+
+use super::sft::Sft;
+use super::teacher_samples::teacher_samples;
+use super::{Material, Method, Preparation};
+use crate::config::SeqKd;
+use crate::error::Result;
+
+pub(crate) fn prepare(
+    settings: SeqKd,
+    material: Material,
+    preparation: &mut Preparation<'_>,
+) -> Result<Option<Box<dyn Method>>> {
+    super::kd::teacher(&material)?;
+    let Some(teacher) = &material.teacher else { return Ok(None) };
+    let samples = teacher_samples(
+        teacher,
+        &material.prompts,
+        settings.samples_per_prompt,
+        settings.sampling,
+        preparation.config.data.max_response_tokens,
+        preparation,
+    )?;
+    Ok(samples.map(|samples| Box::new(Sft::on(samples)) as Box<dyn Method>))
+}

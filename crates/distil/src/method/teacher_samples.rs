@@ -1,0 +1,148 @@
+//! The teacher's own answers to the training prompts: generated once, kept in the run's folder.
+//!
+//! Samples are written as they are finished, so that an interrupted generation goes on where it
+//! stopped. A row's sample depends on the seed and the row alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use distil_model::{Model, files};
+use serde::{Deserialize, Serialize};
+
+use super::Preparation;
+use crate::config::Sampling;
+use crate::data::example::{Example, PromptExample};
+use crate::error::{Error, Result};
+use crate::rollout::{Finish, Generation, Prompt, generate};
+use crate::train::Event;
+
+/// A line of `teacher-samples.jsonl`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    /// Number of the sample: `prompt · samples_per_prompt + i`.
+    sample: usize,
+    token_ids: Vec<u32>,
+    finish_reason: Finish,
+}
+
+/// Rows generated between two looks at the interrupt flag.
+const CHUNK: usize = 64;
+
+/// `per_prompt` samples of the teacher for each prompt, in the prompts' order. `None` if the user
+/// interrupted.
+pub(crate) fn teacher_samples(
+    teacher: &Model,
+    prompts: &[PromptExample],
+    per_prompt: usize,
+    sampling: Sampling,
+    max_new_tokens: usize,
+    preparation: &mut Preparation<'_>,
+) -> Result<Option<Vec<Example>>> {
+    let path = preparation.folder.path().join("teacher-samples.jsonl");
+    let partial = preparation.folder.path().join("teacher-samples.partial.jsonl");
+    let total = prompts.len() * per_prompt;
+    let mut samples = match path.exists() {
+        true => read(&path, total, false)?,
+        false => read(&partial, total, true)?,
+    };
+    let missing: Vec<usize> = (0..total).filter(|i| !samples.contains_key(i)).collect();
+    if !missing.is_empty() {
+        // Written anew: a line that was cut off by a kill would swallow the next one.
+        write(&partial, &samples)?;
+        let failed = |source| Error::Write { path: partial.clone(), source };
+        let mut file = fs::OpenOptions::new().append(true).open(&partial).map_err(failed)?;
+        let generation = Generation {
+            sampling,
+            max_new_tokens,
+            seed: preparation.config.seed,
+            batch: preparation.config.eval.batch,
+        };
+        let mut done = samples.len();
+        for chunk in missing.chunks(CHUNK) {
+            if preparation.interrupt.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let rows: Vec<Prompt> = chunk
+                .iter()
+                .map(|&i| Prompt {
+                    ids: &prompts[i / per_prompt].prompt,
+                    stream: i as u64,
+                })
+                .collect();
+            let events = &mut *preparation.events;
+            let responses = generate(
+                &teacher.network,
+                &teacher.stop_ids,
+                &rows,
+                &generation,
+                &mut |_, _| {
+                    done += 1;
+                    events(Event::Progress {
+                        what: "the teacher answers",
+                        done,
+                        total,
+                    });
+                },
+            )?;
+            for (&sample, response) in chunk.iter().zip(responses) {
+                let line = Line {
+                    sample,
+                    token_ids: response.tokens,
+                    finish_reason: response.finish,
+                };
+                writeln!(file, "{}", json(&line)).map_err(failed)?;
+                samples.insert(sample, line);
+            }
+            file.sync_data().map_err(failed)?;
+        }
+        write(&path, &samples)?;
+        // Its content is in the finished file.
+        let _ = fs::remove_file(&partial);
+    }
+    let example = |(i, line): (usize, Line)| Example {
+        prompt: prompts[i / per_prompt].prompt.clone(),
+        response: line.token_ids,
+        row: prompts[i / per_prompt].row,
+    };
+    Ok(Some(samples.into_iter().map(example).collect()))
+}
+
+fn json(line: &Line) -> String {
+    serde_json::to_string(line).unwrap_or_default()
+}
+
+fn write(path: &Path, samples: &BTreeMap<usize, Line>) -> Result<()> {
+    let text: String = samples.values().map(|line| json(line) + "\n").collect();
+    Ok(files::write_whole(path, text.as_bytes())?)
+}
+
+/// The samples of a file; none if there is no file. Lines that do not parse are the end of an
+/// interrupted write where `lenient`, and damage where not.
+fn read(path: &Path, total: usize, lenient: bool) -> Result<BTreeMap<usize, Line>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+    };
+    let mut samples = BTreeMap::new();
+    for (number, line) in text.lines().enumerate() {
+        match serde_json::from_str::<Line>(line) {
+            Ok(line) if line.sample < total && !line.token_ids.is_empty() => {
+                samples.insert(line.sample, line);
+            }
+            _ if lenient => {}
+            _ => {
+                return Err(Error::Row {
+                    path: path.to_owned(),
+                    line: number + 1,
+                    what: "not a teacher sample of this run".into(),
+                    fix: "remove the file to have the teacher answer again".into(),
+                });
+            }
+        }
+    }
+    Ok(samples)
+}

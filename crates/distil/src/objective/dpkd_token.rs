@@ -1,0 +1,115 @@
+//! DPKD as its released code computes it: a preference loss at every position of the data's text.
+//!
+//! With y_t = argmax p and y_s = argmax q at the position,
+//!   Δ = [log q(y_t) − log q(y_s)] − [log p(y_t) − log p(y_s)] ≤ 0,
+//!   L_kd = −(1−ε) log σ(βΔ) − ε log σ(−βΔ),
+//!   loss = c · (−log q[target]) + (1−c) · L_kd.
+//! Where both agree Δ = 0: log 2, no gradient. The normaliser of q cancels in Δ, so its gradient in
+//! the logits is onehot(y_t) − onehot(y_s). Released code: LMOps/dpkd, with c = 1 − kd_ratio.
+
+use std::sync::Arc;
+
+use distil_kernels::RowObjective;
+use distil_kernels::math::{argmax, exp_minus, log_sum_exp};
+
+use super::{log_sigmoid, sigmoid};
+
+/// The loss of DPKD's token form. Terms: loss, L_kd, cross-entropy, share of positions that agree.
+#[derive(Clone, Debug)]
+pub struct DpkdTokenLoss {
+    /// Strength β.
+    pub beta: f64,
+    /// Label smoothing ε in [0, ½).
+    pub label_smoothing: f64,
+    /// Share c of the cross-entropy.
+    pub ce_weight: f64,
+    /// The data's token at each row.
+    pub targets: Arc<[u32]>,
+}
+
+impl RowObjective for DpkdTokenLoss {
+    fn row(
+        &self,
+        row: usize,
+        student: &mut [f32],
+        teacher: Option<&mut [f32]>,
+        gradient: bool,
+    ) -> [f64; 4] {
+        let teacher = teacher.expect("DPKD always passes a teacher head");
+        let (chosen, rejected) = (argmax(teacher), argmax(student));
+        let gap = |z: &[f32]| f64::from(z[chosen]) - f64::from(z[rejected]);
+        let margin = self.beta * (gap(student) - gap(teacher));
+        let smoothing = self.label_smoothing;
+        let preference =
+            -(1.0 - smoothing) * log_sigmoid(margin) - smoothing * log_sigmoid(-margin);
+        let target = self.targets[row] as usize;
+        let lse = log_sum_exp(student);
+        let ce = f64::from(lse) - f64::from(student[target]);
+        if gradient {
+            match self.ce_weight == 0.0 {
+                true => student.fill(0.0),
+                false => {
+                    exp_minus(student, lse);
+                    student[target] -= 1.0;
+                    for x in student.iter_mut() {
+                        *x *= self.ce_weight as f32;
+                    }
+                }
+            }
+            let slope = smoothing * sigmoid(margin) - (1.0 - smoothing) * sigmoid(-margin);
+            let slope = ((1.0 - self.ce_weight) * self.beta * slope) as f32;
+            student[chosen] += slope;
+            student[rejected] -= slope;
+        }
+        let agree = f64::from(u8::from(chosen == rejected));
+        let loss = self.ce_weight * ce + (1.0 - self.ce_weight) * preference;
+        [loss, preference, ce, agree]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::testing::{check_gradient, equals_golden, golden, rows, targets};
+
+    fn objective(golden: &serde_json::Value, ce_weight: f64, label_smoothing: f64) -> DpkdTokenLoss {
+        DpkdTokenLoss {
+            beta: 0.1,
+            label_smoothing,
+            ce_weight,
+            targets: targets(golden),
+        }
+    }
+
+    #[test]
+    fn value_and_gradient_equal_the_f64_reference() {
+        let golden = golden();
+        equals_golden(&objective(&golden, 0.0, 0.0), &golden, "dpkd_token");
+    }
+
+    #[test]
+    fn gradient_equals_differences() {
+        let golden = golden();
+        for (ce_weight, smoothing) in [(0.5, 0.0), (0.2, 0.1)] {
+            check_gradient(&objective(&golden, ce_weight, smoothing), &golden);
+        }
+    }
+
+    #[test]
+    fn positions_that_agree_teach_nothing_and_margins_are_never_positive() {
+        let golden = golden();
+        let objective = objective(&golden, 0.0, 0.0);
+        let (student, teacher) = (rows(&golden["student_logits"]), rows(&golden["teacher_logits"]));
+        let mut agreed = 0;
+        for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
+            let (mut s, mut t) = (s.clone(), t.clone());
+            let terms = objective.row(i, &mut s, Some(&mut t), true);
+            assert!(terms[1] >= std::f64::consts::LN_2 - 1e-12);
+            if terms[3] == 1.0 {
+                agreed += 1;
+                assert!(s.iter().all(|&g| g == 0.0));
+            }
+        }
+        assert_eq!(agreed, 2);
+    }
+}

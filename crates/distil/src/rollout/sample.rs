@@ -1,0 +1,174 @@
+//! One token from one row of logits: temperature, then top-k, then top-p, then a draw.
+//!
+//! The log-probability returned is the drawn token's under the distribution it was drawn from,
+//! after truncation and renormalisation: what an importance ratio has to divide by.
+
+use distil_kernels::math::{argmax, exp_minus, log_sum_exp};
+
+use crate::config::Sampling;
+
+/// A drawn token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// Its id.
+    pub token: u32,
+    /// Its log-probability in nats, 0 for a greedy choice.
+    pub logprob: f32,
+}
+
+/// Draws from `logits` (overwritten) with one uniform number in [0, 1).
+///
+/// Temperature 0 takes the largest logit, the first of equals.
+pub fn draw(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Drawn {
+    if sampling.temperature == 0.0 {
+        return Drawn {
+            token: argmax(logits) as u32,
+            logprob: 0.0,
+        };
+    }
+    if sampling.temperature != 1.0 {
+        let inverse = (1.0 / sampling.temperature) as f32;
+        for z in logits.iter_mut() {
+            *z *= inverse;
+        }
+    }
+    let top_k = match sampling.top_k {
+        0 => logits.len(),
+        k => k.min(logits.len()),
+    };
+    if top_k == logits.len() && sampling.top_p >= 1.0 {
+        return draw_from_all(logits, uniform);
+    }
+    let mut candidates: Vec<u32> = (0..logits.len() as u32).collect();
+    // Larger first; equal logits by id, so that the cut does not depend on the sort.
+    let order = |a: &u32, b: &u32| {
+        let (a, b) = (*a as usize, *b as usize);
+        logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
+    };
+    if top_k < candidates.len() {
+        candidates.select_nth_unstable_by(top_k, order);
+        candidates.truncate(top_k);
+    }
+    candidates.sort_unstable_by(order);
+    let largest = candidates.first().map_or(0.0, |&id| logits[id as usize]);
+    let weight = |id: u32| f64::from(logits[id as usize] - largest).exp();
+    if sampling.top_p < 1.0 {
+        let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
+        let mut mass = 0.0;
+        // The smallest set whose mass reaches top_p; the most likely token is always in it.
+        let kept = candidates.iter().position(|&id| {
+            mass += weight(id);
+            mass >= sampling.top_p * total
+        });
+        candidates.truncate(kept.map_or(candidates.len(), |last| last + 1));
+    }
+    let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
+    let mut rest = uniform * total;
+    let chosen = candidates.iter().copied().find(|&id| {
+        rest -= weight(id);
+        rest < 0.0
+    });
+    let token = chosen.or(candidates.last().copied()).unwrap_or(0);
+    Drawn {
+        token,
+        logprob: (weight(token) / total).ln() as f32,
+    }
+}
+
+/// Without truncation nothing has to be ordered: walk the probabilities.
+fn draw_from_all(logits: &mut [f32], uniform: f64) -> Drawn {
+    let lse = log_sum_exp(logits);
+    exp_minus(logits, lse);
+    let total: f64 = logits.iter().map(|&p| f64::from(p)).sum();
+    let mut rest = uniform * total;
+    let chosen = logits.iter().position(|&p| {
+        rest -= f64::from(p);
+        rest < 0.0
+    });
+    let token = chosen.unwrap_or_else(|| argmax(logits));
+    Drawn {
+        token: token as u32,
+        logprob: logits[token].ln(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, -1.0, 0.5];
+
+    fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
+        Sampling {
+            temperature,
+            top_k,
+            top_p,
+        }
+    }
+
+    /// The exact distribution, by the definition, in f64.
+    fn expected(s: &Sampling) -> Vec<f64> {
+        let mut p: Vec<f64> = LOGITS.iter().map(|&z| (f64::from(z) / s.temperature).exp()).collect();
+        let mut order: Vec<usize> = (0..p.len()).collect();
+        order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+        let kept = if s.top_k == 0 { 5 } else { s.top_k };
+        let total: f64 = order[..kept].iter().map(|&i| p[i]).sum();
+        let mut mass = 0.0;
+        let mut keep = Vec::new();
+        for &i in &order[..kept] {
+            keep.push(i);
+            mass += p[i] / total;
+            if mass >= s.top_p {
+                break;
+            }
+        }
+        let total: f64 = keep.iter().map(|&i| p[i]).sum();
+        for (i, p) in p.iter_mut().enumerate() {
+            *p = if keep.contains(&i) { *p / total } else { 0.0 };
+        }
+        p
+    }
+
+    /// Uniform numbers on a fine grid visit every token in proportion to its probability, so the
+    /// sampler's distribution is found by counting, without chance.
+    #[test]
+    fn the_distribution_is_the_one_defined() {
+        for s in [
+            sampling(1.0, 0, 1.0),
+            sampling(0.7, 0, 1.0),
+            sampling(1.0, 2, 1.0),
+            sampling(1.0, 0, 0.8),
+            sampling(2.0, 4, 0.9),
+            sampling(1.0, 0, 1e-9),
+        ] {
+            let want = expected(&s);
+            let mut counts = [0.0; 5];
+            let grid = 100_000;
+            for i in 0..grid {
+                let uniform = (f64::from(i) + 0.5) / f64::from(grid);
+                let drawn = draw(&mut LOGITS.clone(), &s, uniform);
+                let p = want[drawn.token as usize];
+                assert!((f64::from(drawn.logprob) - p.ln()).abs() < 1e-5, "{s:?}");
+                counts[drawn.token as usize] += 1.0 / f64::from(grid);
+            }
+            for (count, want) in counts.iter().zip(&want) {
+                assert!((count - want).abs() < 3e-5, "{s:?}: {counts:?} against {want:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn temperature_zero_is_greedy() {
+        let drawn = draw(&mut LOGITS.clone(), &sampling(0.0, 0, 1.0), 0.99);
+        assert_eq!(drawn, Drawn { token: 1, logprob: 0.0 });
+    }
+
+    #[test]
+    fn the_ends_of_the_uniform_interval_are_tokens() {
+        for uniform in [0.0, 1.0 - 1e-16] {
+            for s in [sampling(1.0, 0, 1.0), sampling(1.0, 3, 0.9)] {
+                assert!((draw(&mut LOGITS.clone(), &s, uniform).token as usize) < 5);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A run's folder: who may write it, and its files.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use distil_model::files;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// A run's folder, locked for this process.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Whether this process made it.
+    new: bool,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder of a new run, or opens that of a run to be resumed, and writes or checks
+    /// its `config.toml`.
+    ///
+    /// # Errors
+    /// The folder exists and the run is not to be resumed; it belongs to another configuration;
+    /// another process works in it; it cannot be written.
+    pub fn open(path: &Path, config: &Config, resume: bool) -> Result<Self> {
+        let exists = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        let resolved = path.join("config.toml");
+        if exists && !resume {
+            return Err(Error::Run {
+                path: path.to_owned(),
+                what: "the output folder exists already".into(),
+                fix: "continue that run with --resume, or choose another --out".into(),
+            });
+        }
+        if exists && !resolved.exists() {
+            return Err(Error::Run {
+                path: path.to_owned(),
+                what: "there is no config.toml, so this is not a run's folder".into(),
+                fix: "choose another --out".into(),
+            });
+        }
+        fs::create_dir_all(path).map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })?;
+        let lock = lock(path)?;
+        match exists {
+            true => same_configuration(&resolved, config)?,
+            false => files::write_whole(&resolved, config.to_toml().as_bytes())?,
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            new: !exists,
+            _lock: lock,
+        })
+    }
+
+    /// Removes a folder that this process made and in which nothing has been done yet, so that the
+    /// user can mend the input and try again with the same --out.
+    pub(crate) fn forget(&self) {
+        let work = ["checkpoints", "metrics.jsonl", "teacher-samples.partial.jsonl", "teacher-samples.jsonl"];
+        if !self.new || work.iter().any(|name| self.path.join(name).exists()) {
+            return;
+        }
+        for name in ["config.toml", "environment.json", ".lock"] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        // Fails where the user keeps something else in it, which is right.
+        let _ = fs::remove_dir(&self.path);
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The student that the run ends with.
+    pub fn student(&self) -> PathBuf {
+        self.path.join("student")
+    }
+
+    /// Writes a JSON file whole.
+    pub(crate) fn write_json(&self, name: &str, value: &Value) -> Result<()> {
+        let text = format!("{value:#}\n");
+        Ok(files::write_whole(&self.path.join(name), text.as_bytes())?)
+    }
+
+    /// Adds a line to a JSONL file.
+    pub(crate) fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
+        let path = self.path.join(name);
+        let text = serde_json::to_string(line).unwrap_or_default() + "\n";
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|source| Error::Write { path, source })
+    }
+
+    /// Drops the lines of a JSONL file that are later than `step` (all, if there is none), and half
+    /// a line at its end.
+    pub(crate) fn keep_until(&self, name: &str, step: Option<usize>) -> Result<()> {
+        let path = self.path.join(name);
+        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let kept: String = text
+            .lines()
+            .filter(|line| {
+                let line: Option<Value> = serde_json::from_str(line).ok();
+                let of = line.as_ref().and_then(|l| l.get("step")).and_then(Value::as_u64);
+                of.zip(step).is_some_and(|(of, step)| of <= step as u64)
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        match kept == text {
+            true => Ok(()),
+            false => Ok(files::write_whole(&path, kept.as_bytes())?),
+        }
+    }
+}
+
+/// One process a folder; the lock goes with the process, however it ends.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(".lock");
+    let failed = |source| Error::Write {
+        path: path.clone(),
+        source,
+    };
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Run {
+            path: folder.to_owned(),
+            what: "another distil process is working in this folder".into(),
+            fix: "wait for it to end, or choose another --out".into(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn same_configuration(path: &Path, config: &Config) -> Result<()> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let new = config.to_toml();
+    let difference = text.lines().zip(new.lines()).find(|(old, new)| old != new);
+    let what = match difference {
+        Some((old, new)) => format!("the run was started with `{old}`, not `{new}`"),
+        None if text.lines().count() != new.lines().count() => {
+            "the run was started with another configuration".to_owned()
+        }
+        None => return Ok(()),
+    };
+    Err(Error::Run {
+        path: path.to_owned(),
+        what,
+        fix: "resume with the run's own config.toml, or start a new run in another --out".into(),
+    })
+}
+
+/// Facts about the machine and the inputs that decide a run's numbers.
+pub(crate) fn environment(config: &Config, sha256: Vec<(String, String)>) -> Value {
+    let sha256: serde_json::Map<String, Value> =
+        sha256.into_iter().map(|(name, digest)| (name, digest.into())).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "architecture": std::env::consts::ARCH,
+        "cpu": cpu_name(),
+        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "device": "cpu (flex)",
+        "seed": config.seed,
+        "sha256": sha256,
+    })
+}
+
+/// The processor's name where the system tells it.
+fn cpu_name() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// sha256 of a file, lower-case hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(failed)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,402 @@
+//! The training loop: order, gradient, clipping, AdamW, evaluation, checkpoints, resuming.
+//!
+//! Everything random is a function of the seed and the step, so a run that was killed and resumed
+//! from its last checkpoint ends with the same bits as one that was not.
+
+mod checkpoint;
+mod folder;
+mod gradients;
+mod optimizer;
+mod schedule;
+mod setup;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use distil_model::Model;
+use serde::Serialize;
+use serde_json::json;
+
+pub use folder::Folder;
+pub use gradients::Gradients;
+pub(crate) use optimizer::Optimizer;
+pub use schedule::learning_rate;
+pub use setup::{Setup, kept_layers, open_model, setup};
+
+use crate::config::Config;
+use crate::data::batch::order;
+use crate::error::{Error, Result};
+use crate::eval::evaluate::{Answer, EvalSet, GREEDY, Settings, answer, evaluate};
+use crate::eval::metric::{Better, metric};
+use crate::method::{Method, Phases, Preparation, Work, prepare};
+use checkpoint::{Best, State};
+
+/// What a run is.
+pub struct Run<'a> {
+    /// The resolved configuration.
+    pub config: &'a Config,
+    /// The run's folder.
+    pub out: &'a Path,
+    /// Whether a run that is there already is continued.
+    pub resume: bool,
+    /// Set when the user asks to stop: the step is finished and a checkpoint written.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// What happens during a run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Something worth saying once.
+    Note(&'a str),
+    /// Long work moves on; a `total` of 0 is not known.
+    Progress {
+        /// What is being done.
+        what: &'a str,
+        /// Units done.
+        done: usize,
+        /// Units in all.
+        total: usize,
+    },
+    /// An optimiser step was made.
+    Step(&'a StepLine),
+    /// The student was measured; step 0 is before training.
+    Evaluated {
+        /// Optimiser steps made.
+        step: usize,
+        /// Metrics by name.
+        metrics: &'a [(String, f64)],
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Optimiser steps made.
+        step: usize,
+        /// Its folder.
+        path: &'a Path,
+    },
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepLine {
+    /// Optimiser step, from 1.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub steps: usize,
+    /// Passes over the training rows so far.
+    pub epoch: f64,
+    /// Response tokens trained on so far.
+    pub tokens: u64,
+    /// The loss.
+    pub loss: f64,
+    /// Terms of the loss and the method's diagnostics.
+    #[serde(flatten)]
+    pub terms: BTreeMap<&'static str, f64>,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Response tokens trained on, a second of this step.
+    pub tokens_per_second: f64,
+    /// Seconds of this step.
+    pub seconds: f64,
+    /// Seconds by phase.
+    pub phases: BTreeMap<&'static str, f64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps were made; the student is in this folder.
+    Finished {
+        /// The student's folder.
+        student: PathBuf,
+    },
+    /// The user stopped it; a checkpoint of this step was written.
+    Interrupted {
+        /// Optimiser steps made.
+        step: usize,
+    },
+}
+
+/// Trains as configured, from the start or from the last checkpoint.
+///
+/// # Errors
+/// Anything the user's input or the disk can cause, and a loss that is not finite.
+pub fn train(run: &Run<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    let folder = Folder::open(run.out, run.config, run.resume)?;
+    if folder.student().exists() {
+        events(Event::Note("this run is finished already"));
+        return Ok(Outcome::Finished { student: folder.student() });
+    }
+    let result = begin(run, &folder, events);
+    if result.is_err() {
+        folder.forget();
+    }
+    result
+}
+
+fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+    let config = run.config;
+    let Setup { mut material, eval, counts, sha256 } = setup(config, events)?;
+    events(Event::Note(&format!("training rows: {counts}")));
+    let newest = checkpoint::newest(run.out);
+    let state = match newest {
+        Some(step) => {
+            let path = checkpoint::path_of(run.out, step);
+            material.student = Model::open(&path, &material.student.network.device())?;
+            events(Event::Note(&format!("continuing after step {step}")));
+            checkpoint::read_state(run.out, step)?
+        }
+        None => {
+            folder.write_json("environment.json", &folder::environment(config, sha256))?;
+            State::default()
+        }
+    };
+    let student = material.student.clone();
+    let teacher = material.teacher.clone();
+    let mut preparation = Preparation {
+        config,
+        folder,
+        interrupt: run.interrupt,
+        events,
+    };
+    let Some(method) = prepare(material, &mut preparation)? else {
+        return Ok(Outcome::Interrupted { step: state.step });
+    };
+    let mut optimizer = Optimizer::new(&config.train, &student.network);
+    if let Some(step) = newest {
+        let path = checkpoint::path_of(run.out, step).join("optimizer.safetensors");
+        optimizer.load(&path, step as u32)?;
+    }
+    // What a killed run wrote after its last checkpoint is made again.
+    for name in ["metrics.jsonl", "samples.jsonl"] {
+        folder.keep_until(name, newest)?;
+    }
+    let steps = config.train.steps(method.rows());
+    let trainer = Trainer {
+        run,
+        folder,
+        method,
+        teacher,
+        eval,
+        network: student.network.clone().trainable(),
+        student,
+        optimizer,
+        state,
+        steps,
+    };
+    trainer.run(events)
+}
+
+struct Trainer<'a> {
+    run: &'a Run<'a>,
+    folder: &'a Folder,
+    method: Box<dyn Method>,
+    teacher: Option<Model>,
+    eval: Option<EvalSet>,
+    /// Tokenizer and stop tokens; its network is that of the start.
+    student: Model,
+    /// The weights in training, tracked.
+    network: distil_model::Llama,
+    optimizer: Optimizer,
+    state: State,
+    steps: usize,
+}
+
+impl Trainer<'_> {
+    fn run(mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        if self.state.step == 0 {
+            self.measure(events)?;
+        }
+        let (every, save_every) = (self.run.config.eval.every, self.run.config.train.checkpoint_every);
+        while self.state.step < self.steps {
+            let line = self.step()?;
+            self.folder.append("metrics.jsonl", &line)?;
+            events(Event::Step(&line));
+            let step = self.state.step;
+            let last = step == self.steps;
+            if last || (every > 0 && step.is_multiple_of(every)) {
+                self.measure(events)?;
+            }
+            let stop = self.run.interrupt.load(Ordering::Relaxed);
+            if last || stop || (save_every > 0 && step.is_multiple_of(save_every)) {
+                self.save(events)?;
+            }
+            if stop && !last {
+                return Ok(Outcome::Interrupted { step });
+            }
+        }
+        self.finish(events)
+    }
+
+    /// Rows of a step: consecutive parts of one epoch's order; the last part may be smaller.
+    fn rows(&self, step: usize) -> (Vec<usize>, f64) {
+        let (rows, batch) = (self.method.rows(), self.run.config.train.batch);
+        let per_epoch = rows.div_ceil(batch);
+        let (epoch, part) = ((step - 1) / per_epoch, (step - 1) % per_epoch);
+        let order = order(self.run.config.seed, epoch as u64, rows);
+        let end = ((part + 1) * batch).min(rows);
+        (order[part * batch..end].to_vec(), epoch as f64 + end as f64 / rows as f64)
+    }
+
+    fn step(&mut self) -> Result<StepLine> {
+        let start = Instant::now();
+        let settings = &self.run.config.train;
+        let step = self.state.step + 1;
+        let (rows, epoch) = self.rows(step);
+        let mut work = Work {
+            gradients: Gradients::default(),
+            micro_batch_tokens: settings.micro_batch_tokens,
+            step,
+            seed: self.run.config.seed,
+            phases: Phases::default(),
+            rows: &rows,
+        };
+        let report = self.method.step(&self.network, &rows, &mut work)?;
+        let Work { gradients, mut phases, .. } = work;
+        let rate = learning_rate(settings, step, self.steps);
+        let clip = settings.clip_norm;
+        let (network, optimizer) = (&mut self.network, &mut self.optimizer);
+        let norm = phases.time("optimiser", || {
+            let norm = gradients.norm();
+            if norm.is_finite() {
+                let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+                optimizer.update(network, gradients, rate, scale);
+            }
+            norm
+        });
+        if !norm.is_finite() {
+            return Err(Error::NotFinite { step, term: "the gradient".into(), rows });
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        self.state.step = step;
+        self.state.tokens += report.tokens as u64;
+        self.state.seconds += seconds;
+        Ok(StepLine {
+            step,
+            steps: self.steps,
+            epoch,
+            tokens: self.state.tokens,
+            loss: report.loss,
+            terms: report.terms.into_iter().collect(),
+            gradient_norm: norm,
+            learning_rate: rate,
+            tokens_per_second: report.tokens as f64 / seconds.max(1e-9),
+            seconds,
+            phases: phases.0.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect(),
+        })
+    }
+
+    /// The student as it is now.
+    fn model(&self) -> Model {
+        self.student.with_network(self.network.frozen())
+    }
+
+    fn settings(&self) -> Settings {
+        let eval = &self.run.config.eval;
+        Settings {
+            metrics: eval.metrics.clone(),
+            sampling: GREEDY,
+            max_new_tokens: eval.max_new_tokens,
+            batch: eval.batch,
+            seed: self.run.config.seed,
+            micro_batch_tokens: self.run.config.train.micro_batch_tokens,
+        }
+    }
+
+    /// Evaluates, keeps samples, and notes whether this is the best student so far.
+    fn measure(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let Some(set) = &self.eval else { return Ok(()) };
+        let (model, settings, step) = (self.model(), self.settings(), self.state.step);
+        let mut progress = |done, total| {
+            events(Event::Progress { what: "evaluating", done, total });
+        };
+        let evaluation = evaluate(&model, self.teacher.as_ref(), set, &settings, &mut progress)?;
+        let count = self.run.config.eval.samples;
+        let answers = match evaluation.answers.is_empty() && count > 0 {
+            true => {
+                let few = EvalSet {
+                    prompts: set.prompts.iter().take(count).cloned().collect(),
+                    examples: Vec::new(),
+                };
+                answer(&model, &few, &settings, &mut |_, _| {})?
+            }
+            false => evaluation.answers,
+        };
+        for Answer { prompt, response, finish, .. } in answers.iter().take(count) {
+            let line = json!({
+                "step": step, "prompt": prompt, "response": response, "finish_reason": finish,
+            });
+            self.folder.append("samples.jsonl", &line)?;
+        }
+        if step == 0 {
+            self.state.start = evaluation.metrics.clone();
+        }
+        self.state.latest = evaluation.metrics;
+        let line = json!({
+            "step": step,
+            "eval": self.state.latest.iter().cloned().collect::<BTreeMap<String, f64>>(),
+        });
+        self.folder.append("metrics.jsonl", &line)?;
+        self.note_best();
+        events(Event::Evaluated { step, metrics: &self.state.latest });
+        Ok(())
+    }
+
+    fn note_best(&mut self) {
+        let settings = self.run.config;
+        let every = settings.train.checkpoint_every;
+        let step = self.state.step;
+        // Only what is saved can be kept.
+        let saved = step == self.steps || (every > 0 && step > 0 && step.is_multiple_of(every));
+        let Some(name) = settings.eval.best_metric.as_ref().filter(|_| saved) else { return };
+        let value = self.state.latest.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+        let (Some(value), Some(info)) = (value, metric(name)) else { return };
+        let better = self.state.best.as_ref().is_none_or(|best| match info.better {
+            Some(Better::Higher) => value > best.value,
+            _ => value < best.value,
+        });
+        if better && settings.train.keep_best {
+            self.state.best = Some(Best { step, value, metrics: self.state.latest.clone() });
+        }
+    }
+
+    fn save(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let path = checkpoint::save(self.run.out, &self.model(), &self.optimizer, &self.state)?;
+        let best = self.state.best.as_ref().map(|best| best.step);
+        checkpoint::prune(self.run.out, self.run.config.train.keep_last, best)?;
+        events(Event::Saved { step: self.state.step, path: &path });
+        Ok(())
+    }
+
+    /// Writes `eval.json` and the student: the best checkpoint's where one is kept, else the last.
+    fn finish(self, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
+        let best = self.state.best.as_ref();
+        let model = match best {
+            Some(best) if best.step != self.state.step => {
+                let text = format!("the student is the best checkpoint, of step {}", best.step);
+                events(Event::Note(&text));
+                let path = checkpoint::path_of(self.run.out, best.step);
+                Model::open(&path, &self.student.network.device())?
+            }
+            _ => self.model(),
+        };
+        let object = |metrics: &[(String, f64)]| metrics.iter().cloned().collect::<BTreeMap<_, _>>();
+        self.folder.write_json(
+            "eval.json",
+            &json!({
+                "start": object(&self.state.start),
+                "student": object(best.map_or(&self.state.latest, |best| &best.metrics)),
+                "student_step": best.map_or(self.state.step, |best| best.step),
+                "steps": self.state.step,
+                "tokens": self.state.tokens,
+                "training_seconds": self.state.seconds,
+            }),
+        )?;
+        let student = self.folder.student();
+        model.save(&student)?;
+        Ok(Outcome::Finished { student })
+    }
+}

@@ -1,0 +1,197 @@
+//! From a configuration to models and token ids.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use distil_model::reference::{self, Progress};
+use distil_model::{Model, prune};
+
+use super::folder::sha256_of;
+use super::Event;
+use crate::config::{Config, LmSource, OnBadRow as BadRow, Prune, Student};
+use crate::data::counts::Counts;
+use crate::data::example::{Encoding, Limits, examples, prompts};
+use crate::data::read::{DataSet, OnBadRow};
+use crate::data::template::Template;
+use crate::error::{Error, Result};
+use crate::eval::evaluate::EvalSet;
+use crate::method::{Material, learns_from_responses};
+use crate::teacher;
+
+/// What a run starts from.
+pub struct Setup {
+    /// Models and training rows.
+    pub material: Material,
+    /// Held-out rows, if the configuration names any.
+    pub eval: Option<EvalSet>,
+    /// How many training rows were used, and why others were not.
+    pub counts: Counts,
+    /// Name and sha256 of every input file.
+    pub sha256: Vec<(String, String)>,
+}
+
+/// Resolves a model reference, telling `events` about downloads, and opens the model.
+///
+/// # Errors
+/// The reference cannot be resolved, or the model cannot be read.
+pub fn open_model(reference: &str, events: &mut dyn FnMut(Event<'_>)) -> Result<Model> {
+    let (mut name, mut total, mut done) = (String::new(), 0, 0);
+    let resolved = reference::resolve(reference, &mut |progress| match progress {
+        Progress::Start { file, bytes } => {
+            name = format!("fetching {file}");
+            total = bytes.unwrap_or(0) as usize;
+            done = 0;
+            events(Event::Progress { what: &name, done, total });
+        }
+        Progress::Advance { bytes } => {
+            done += bytes as usize;
+            events(Event::Progress { what: &name, done, total });
+        }
+        Progress::Done => {}
+        Progress::Note(text) => events(Event::Note(text)),
+    })?;
+    Ok(Model::open(&resolved.path, &Device::flex())?)
+}
+
+/// The layers a student keeps of a teacher with `layers` layers.
+///
+/// # Errors
+/// The number of layers is impossible.
+pub fn kept_layers(choice: &Prune, layers: usize) -> Result<Vec<usize>> {
+    match choice {
+        Prune::Layers(keep) => Ok(prune::evenly_spaced(layers, *keep)?),
+        Prune::Keep(keep) => Ok(keep.clone()),
+    }
+}
+
+/// Opens models and data, and checks that they go together.
+///
+/// # Errors
+/// Anything is missing, malformed, or does not fit.
+pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup> {
+    let teacher = match &config.teacher {
+        Some(teacher) => Some(open_model(&teacher.model, events)?),
+        None => None,
+    };
+    let student = match (&config.student, &teacher) {
+        (Student::Model(reference), _) => open_model(reference, events)?,
+        (Student::Prune(choice), Some(teacher)) => {
+            let keep = kept_layers(choice, teacher.network.config().layers)?;
+            teacher.with_network(teacher.network.with_layers(&keep)?)
+        }
+        (Student::Prune(_), None) => {
+            return Err(Error::Mismatch {
+                what: "student.prune needs a teacher to prune".into(),
+                fix: "add [teacher] model = \"…\"".into(),
+            });
+        }
+    };
+    let vocabulary = match &teacher {
+        Some(teacher) => teacher::align(teacher, &student)?,
+        None => student.network.config().vocabulary,
+    };
+    let data = load_data(config, &student)?;
+    Ok(Setup {
+        sha256: hashes(config, teacher.as_ref(), &student)?,
+        material: Material {
+            teacher,
+            student,
+            vocabulary,
+            examples: data.examples,
+            prompts: data.prompts,
+            corpus: data.corpus,
+        },
+        eval: data.eval,
+        counts: data.counts,
+    })
+}
+
+struct Loaded {
+    examples: Vec<crate::data::example::Example>,
+    prompts: Vec<crate::data::example::PromptExample>,
+    corpus: Vec<crate::data::example::Example>,
+    eval: Option<EvalSet>,
+    counts: Counts,
+}
+
+fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
+    let settings = &config.data;
+    let template = Template::new(&settings.template, student.tokenizer.chat_template())?;
+    let on_bad_row = match settings.on_bad_row {
+        BadRow::Error => OnBadRow::Fail,
+        BadRow::Skip => OnBadRow::Skip,
+    };
+    let encode_pair = |prompt: &str, response: &str| student.tokenizer.encode_pair(prompt, response);
+    let encoding = Encoding {
+        template: &template,
+        encode_pair: &encode_pair,
+        eos: student.eos()?,
+        limits: Limits {
+            max_prompt_tokens: settings.max_prompt_tokens,
+            max_response_tokens: settings.max_response_tokens,
+        },
+        on_bad_row,
+    };
+    let context = student.network.config().context;
+    let longest = settings.max_prompt_tokens + settings.max_response_tokens;
+    if longest > context {
+        return Err(Error::Config {
+            place: "data.max_prompt_tokens + data.max_response_tokens".into(),
+            what: format!("{longest} tokens are more than the model's context of {context}"),
+            fix: "lower one of the two".into(),
+        });
+    }
+    let mut rows = DataSet::read(&settings.train, on_bad_row)?;
+    if let Some(limit) = settings.limit {
+        rows.rows.truncate(limit);
+    }
+    let mut loaded = Loaded {
+        examples: Vec::new(),
+        prompts: Vec::new(),
+        corpus: Vec::new(),
+        eval: None,
+        counts: Counts::default(),
+    };
+    use crate::config::{DpkdForm, Method};
+    let sequence = match &config.method {
+        Method::Dpkd(dpkd) => match &dpkd.form {
+            DpkdForm::Sequence(form) => Some(form),
+            DpkdForm::Token(_) => None,
+        },
+        _ => None,
+    };
+    if learns_from_responses(&config.method) {
+        (loaded.examples, loaded.counts) = examples(&rows, &encoding)?;
+    }
+    if sequence.is_some() || matches!(config.method, Method::SeqKd(_)) {
+        (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
+    }
+    if sequence.is_some_and(|form| form.lm_source == LmSource::Corpus) {
+        let corpus = DataSet::read(&settings.corpus, on_bad_row)?;
+        loaded.corpus = examples(&corpus, &encoding)?.0;
+    }
+    if let Some(path) = &settings.eval {
+        let held_out = DataSet::read(std::slice::from_ref(path), on_bad_row)?;
+        loaded.eval = Some(EvalSet::new(&held_out, &encoding, Some(config.eval.rows))?);
+    }
+    Ok(loaded)
+}
+
+fn hashes(config: &Config, teacher: Option<&Model>, student: &Model) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    let data = &config.data;
+    let files = data.train.iter().chain(&data.eval).chain(&data.corpus);
+    for path in files {
+        all.push((path.display().to_string(), sha256_of(path)?));
+    }
+    let mut models: Vec<PathBuf> = teacher.into_iter().map(|m| m.path().to_owned()).collect();
+    models.push(student.path().to_owned());
+    models.dedup();
+    for path in models {
+        for (name, digest) in distil_model::weights::Weights::open(&path)?.sha256()? {
+            let file = if path.is_dir() { path.join(&name) } else { path.clone() };
+            all.push((Path::display(&file).to_string(), digest));
+        }
+    }
+    Ok(all)
+}
