@@ -41,7 +41,7 @@ Begin here:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    Quickstart(verb::quickstart::Quickstart),
+//Q     Quickstart(verb::quickstart::Quickstart),
     Train(verb::train::Train),
     Plan(verb::plan::Plan),
     Generate(verb::generate::Generate),

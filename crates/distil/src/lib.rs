@@ -10,6 +10,8 @@ mod error;
 pub mod eval;
 pub mod method;
 pub mod objective;
+pub mod quickstart;
+pub mod plan;
 pub mod rollout;
 pub mod score;
 pub mod teacher;

@@ -46,7 +46,7 @@ fn best_of(tries: usize, mut work: impl FnMut()) -> f64 {
 
 fn matrix_rate() -> f64 {
     let device = Device::flex();
-    let (rows, inner, columns) = (1024, 1536, 1536);
+    let (rows, inner, columns) = (1024_usize, 1536_usize, 1536_usize);
     let random = |shape| Tensor::<2>::random(shape, Distribution::Default, &device);
     let (a, b) = (random([rows, inner]), random([columns, inner]));
     let seconds = best_of(6, || {

@@ -143,16 +143,9 @@ impl Answer {
         if let (Finish::Stop, Some((_, before))) = (response.finish, ids.split_last()) {
             ids = before;
         }
-        // A network's vocabulary may be padded; the padding has no text.
-        let size = model.tokenizer.vocabulary_size();
-        let known: Vec<u32> = ids
-            .iter()
-            .copied()
-            .filter(|&id| (id as usize) < size)
-            .collect();
         Ok(Self {
             prompt: prompt.text.clone(),
-            response: model.tokenizer.decode(&known, true)?,
+            response: model.tokenizer.decode(ids, true)?,
             finish: response.finish,
             tokens: response.tokens.len(),
             references: prompt.references.clone(),

@@ -6,7 +6,7 @@
 pub mod about;
 mod dpkd;
 mod kd;
-mod pass;
+pub(crate) mod pass;
 mod seqkd;
 mod sft;
 mod teacher_samples;

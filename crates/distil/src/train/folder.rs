@@ -90,6 +90,27 @@ impl Folder {
         Ok(files::write_whole(&self.path.join(name), text.as_bytes())?)
     }
 
+    /// Checks that a resumed run still has the inputs it was started with.
+    ///
+    /// # Errors
+    /// A file of data or weights has changed: the run would end with neither the old result nor
+    /// that of the new input.
+    pub(crate) fn same_inputs(&self, sha256: &[(String, String)]) -> Result<()> {
+        let text = fs::read_to_string(self.path.join("environment.json")).unwrap_or_default();
+        let known: Value = serde_json::from_str(&text).unwrap_or_default();
+        for (name, digest) in sha256 {
+            let before = known["sha256"].get(name).and_then(Value::as_str);
+            if before.is_some_and(|before| before != digest) {
+                return Err(Error::Run {
+                    path: self.path.clone(),
+                    what: format!("{name} has changed since the run was started"),
+                    fix: "restore the file, or start a new run in another --out".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a line to a JSONL file.
     pub(crate) fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
         let path = self.path.join(name);

@@ -144,6 +144,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     let newest = checkpoint::newest(run.out);
     let state = match newest {
         Some(step) => {
+            folder.same_inputs(&sha256)?;
             let path = checkpoint::path_of(run.out, step);
             material.student = Model::open(&path, &material.student.network.device())?;
             events(Event::Note(&format!("continuing after step {step}")));

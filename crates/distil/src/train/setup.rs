@@ -8,7 +8,9 @@ use distil_model::{Model, prune};
 
 use super::folder::sha256_of;
 use super::Event;
-use crate::config::{Config, LmSource, OnBadRow as BadRow, Prune, Student};
+use crate::config::{
+    Config, DpkdForm, LmSource, Method, OnBadRow as BadRow, Prune, Student,
+};
 use crate::data::counts::Counts;
 use crate::data::example::{Encoding, Limits, examples, prompts};
 use crate::data::read::{DataSet, OnBadRow};
@@ -152,7 +154,6 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
         eval: None,
         counts: Counts::default(),
     };
-    use crate::config::{DpkdForm, Method};
     let sequence = match &config.method {
         Method::Dpkd(dpkd) => match &dpkd.form {
             DpkdForm::Sequence(form) => Some(form),
