@@ -41,7 +41,7 @@ Begin here:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-//Q     Quickstart(verb::quickstart::Quickstart),
+    Quickstart(verb::quickstart::Quickstart),
     Train(verb::train::Train),
     Plan(verb::plan::Plan),
     Generate(verb::generate::Generate),

@@ -47,7 +47,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Plan(plan) => verb::plan::run(&plan, progress)?,
         Verb::Bench(bench) => verb::bench::run(&bench, progress)?,
         Verb::Train(train) => return verb::train::run(&train, progress),
-//Q         Verb::Quickstart(quickstart) => return verb::quickstart::run(&quickstart, progress),
+        Verb::Quickstart(quickstart) => return verb::quickstart::run(&quickstart, progress),
     }
     Ok(ExitCode::SUCCESS)
 }

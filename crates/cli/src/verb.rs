@@ -9,7 +9,7 @@ pub(crate) mod methods;
 pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod prune;
-//Q pub(crate) mod quickstart;
+pub(crate) mod quickstart;
 pub(crate) mod score;
 pub(crate) mod train;
 

@@ -15,6 +15,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{HostKernel, Output, View, host2, on_host, primitive, to_host};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 
@@ -206,9 +207,15 @@ impl Side {
                 weight,
                 width,
             } => {
+                out.resize(count * vocabulary, 0.0);
+                if count <= MOST_ROWS {
+                    let h = &host_values(hidden)[first * width..(first + count) * width];
+                    let w = &host_values(weight)[..vocabulary * width];
+                    few_rows(h, count, w, vocabulary, *width, out);
+                    return;
+                }
                 let h = host_rows(hidden, first, count, *width);
                 let w = host_rows(weight, 0, vocabulary, *width).transposed();
-                out.resize(count * vocabulary, 0.0);
                 matmul(h, w, out, vocabulary, 1.0, Into::Replace, Threads::All);
             }
             Self::Device { hidden, weight } => {
@@ -220,10 +227,13 @@ impl Side {
 }
 
 fn host_rows(tensor: &FlexTensor, first: usize, count: usize, width: usize) -> Matrix<'_> {
-    let values = tensor
+    Matrix::new(&host_values(tensor)[first * width..], count, width, width)
+}
+
+fn host_values(tensor: &FlexTensor) -> &[f32] {
+    tensor
         .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors");
-    Matrix::new(&values[first * width..], count, width, width)
+        .expect("`primitive` makes contiguous f32 tensors")
 }
 
 fn for_chunks(

@@ -11,6 +11,7 @@
 mod adamw;
 mod attention;
 mod embedding;
+mod few_rows;
 mod head;
 mod host;
 mod linear;

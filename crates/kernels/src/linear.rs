@@ -5,6 +5,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{HostKernel, Output, View, host2, on_host};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 
@@ -32,18 +33,15 @@ struct Linear;
 
 impl HostKernel for Linear {
     fn forward(&self, inputs: &[View<'_>], _track: bool) -> Output {
-        let (x, w) = (matrix(inputs[0]), matrix(inputs[1]));
-        let ([n, _], [out, _]) = (inputs[0].shape, inputs[1].shape);
+        let ([n, width], [out, _]) = (inputs[0].shape, inputs[1].shape);
         let mut data = vec![0.0; n * out];
-        matmul(
-            x,
-            w.transposed(),
-            &mut data,
-            out,
-            1.0,
-            Into::Replace,
-            Threads::All,
-        );
+        if n <= MOST_ROWS {
+            few_rows(inputs[0].data, n, inputs[1].data, out, width, &mut data);
+        } else {
+            let (x, w) = (matrix(inputs[0]), matrix(inputs[1]));
+            let wt = w.transposed();
+            matmul(x, wt, &mut data, out, 1.0, Into::Replace, Threads::All);
+        }
         Output {
             data,
             shape: vec![n, out],

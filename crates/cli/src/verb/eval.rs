@@ -6,7 +6,7 @@ use clap::Args;
 use distil::config::Sampling;
 use distil::data::example::{Example, PromptExample};
 use distil::eval::evaluate::{EvalSet, Evaluation, GREEDY, Settings, evaluate};
-use distil::eval::metric::{METRIC_NAMES, metric};
+use distil::eval::metric::{METRIC_NAMES, METRICS, metric};
 use distil_model::{Model, files};
 use serde_json::{Map, Value, json};
 
@@ -175,14 +175,10 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
 /// The metrics asked for, or all that can be measured.
 fn metrics(arguments: &Eval) -> anyhow::Result<Vec<String>> {
     let Some(asked) = &arguments.metrics else {
-        let can = |name: &&str| {
-            metric(name).is_some_and(|m| !m.needs_teacher() || arguments.teacher.is_some())
-        };
-        return Ok(METRIC_NAMES
+        let can = METRICS
             .iter()
-            .filter(can)
-            .map(ToString::to_string)
-            .collect());
+            .filter(|metric| !metric.needs_teacher() || arguments.teacher.is_some());
+        return Ok(can.map(|metric| metric.name.to_owned()).collect());
     };
     let unknown = asked.iter().find(|name| metric(name).is_none());
     match unknown {

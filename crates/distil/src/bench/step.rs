@@ -99,7 +99,7 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
                 0 | 1 => Phases::default(),
                 _ => phases,
             },
-            rows: &[],
+            batch: case.batch,
         };
         token_pass(
             &student,

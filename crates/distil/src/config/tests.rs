@@ -344,3 +344,22 @@ fn steps_of_a_run() {
     train.length = Length::Steps(40);
     assert_eq!(train.steps(1), 40);
 }
+
+#[test]
+fn every_example_is_a_configuration_and_every_method_has_one() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let config = Config::load(&path, &[]).unwrap();
+            names.push(config.method.name());
+        }
+    }
+    for method in super::keys::METHODS {
+        assert!(names.contains(method), "{method}");
+    }
+}

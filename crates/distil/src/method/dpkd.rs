@@ -15,7 +15,7 @@ use distil_kernels::{CrossEntropy, embedding, head_rows};
 use distil_model::Llama;
 
 use super::kd::teacher;
-use super::pass::{Teacher, backward_from, predicted, token_pass};
+use super::pass::{Forward, Teacher, predicted, token_pass};
 use super::sft::cross_entropy;
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
@@ -87,7 +87,7 @@ impl Method for TokenForm {
         self.examples.len()
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport> {
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let objective = |batch: &PackedBatch| {
             Box::new(DpkdTokenLoss {
@@ -148,7 +148,7 @@ impl PairTotals {
 
 impl SequenceForm {
     /// A fresh sample of the student for each of the prompts of `rows`.
-    fn rejected(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<Vec<Response>> {
+    fn rejected(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<Vec<Response>> {
         let prompts: Vec<Prompt> = rows
             .iter()
             .map(|&row| Prompt {
@@ -177,7 +177,7 @@ impl SequenceForm {
         pairs: usize,
         lm_weight: f64,
         totals: &mut PairTotals,
-        work: &mut Work<'_>,
+        work: &mut Work,
     ) -> Result<()> {
         let teacher = work.phases.time("teacher", || self.teacher.head(batch));
         let hidden = work.phases.time("student_forward", || {
@@ -223,13 +223,19 @@ impl SequenceForm {
             targets: Arc::from(&batch.target_ids[..]),
             weights: Some(weights.into()),
         };
-        backward_from(student, hidden, Some(&teacher), batch, &objective, 1.0, work)?;
+        let forward = Forward {
+            student,
+            batch,
+            hidden,
+            vocabulary: self.teacher.vocabulary,
+        };
+        forward.backward(None, &objective, 1.0, work)?;
         Ok(())
     }
 
     /// The language-modelling term where it is not on the teacher's samples: as many texts as the
     /// step has rows, in an order of their own.
-    fn lm_pass(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<(f64, usize)> {
+    fn lm_pass(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<(f64, usize)> {
         let source = match self.form.lm_source {
             LmSource::Data => &self.data,
             LmSource::Corpus => &self.corpus,
@@ -238,7 +244,7 @@ impl SequenceForm {
         if source.is_empty() {
             return Ok((0.0, 0));
         }
-        let first = (work.step - 1) * rows.len();
+        let first = (work.step - 1) * work.batch;
         let texts: Vec<&Example> = (first..first + rows.len())
             .map(|i| {
                 let epoch = order(work.seed ^ 1, (i / source.len()) as u64, source.len());
@@ -257,7 +263,7 @@ impl Method for SequenceForm {
         self.chosen.len()
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport> {
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let responses = self.rejected(student, rows, work)?;
         let finished = responses.iter().filter(|r| r.finish == Finish::Stop).count();
         let rejected: Vec<Example> = rows

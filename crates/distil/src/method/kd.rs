@@ -49,7 +49,7 @@ impl Method for Kd {
         self.examples.len()
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport> {
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let objective = |batch: &PackedBatch| {
             Box::new(ForwardKl {

@@ -54,7 +54,7 @@ pub fn learns_from_responses(method: &Choice) -> bool {
 }
 
 /// One optimiser step's surroundings.
-pub struct Work<'a> {
+pub struct Work {
     /// Where the step's gradient adds up.
     pub gradients: Gradients,
     /// Tokens computed at once.
@@ -65,8 +65,8 @@ pub struct Work<'a> {
     pub seed: u64,
     /// Time spent in each phase.
     pub phases: Phases,
-    /// Data rows, for messages.
-    pub rows: &'a [usize],
+    /// Rows of a whole step; the last of an epoch may have fewer.
+    pub batch: usize,
 }
 
 /// Seconds by phase.
@@ -103,7 +103,7 @@ pub trait Method {
     ///
     /// # Errors
     /// The loss is not finite.
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport>;
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport>;
 }
 
 /// What a method may need before its first step.

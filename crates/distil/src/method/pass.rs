@@ -4,6 +4,7 @@
 //! Loss = Σ over response tokens ÷ response tokens of the whole optimiser step, so that how the
 //! step is split into micro-batches changes the gradient by rounding only.
 
+use burn::tensor::Tensor;
 use distil_kernels::{RowObjective, TeacherHead, attach_gradients, embedding, head_pass};
 use distil_model::Llama;
 
@@ -51,7 +52,7 @@ pub(crate) fn token_pass(
     examples: &[&Example],
     weight: f64,
     objective: &dyn Fn(&PackedBatch) -> Box<dyn RowObjective>,
-    work: &mut Work<'_>,
+    work: &mut Work,
 ) -> Result<Totals> {
     let lengths: Vec<usize> = examples.iter().map(|e| e.len()).collect();
     let mut totals = Totals {
@@ -65,7 +66,16 @@ pub(crate) fn token_pass(
             continue;
         }
         let teacher_head = teacher.map(|t| work.phases.time("teacher", || t.head(&batch)));
-        let terms = backward(student, teacher_head.as_ref(), &batch, &*objective(&batch), scale, work)?;
+        let hidden = work.phases.time("student_forward", || {
+            embedding(student.hidden(tokens(&batch)), &batch.predict)
+        });
+        let forward = Forward {
+            student,
+            batch: &batch,
+            hidden,
+            vocabulary: teacher.map_or(student.config().vocabulary, |t| t.vocabulary),
+        };
+        let terms = forward.backward(teacher_head.as_ref(), &*objective(&batch), scale, work)?;
         for (total, term) in totals.terms.iter_mut().zip(terms) {
             *total += term;
         }
@@ -81,55 +91,51 @@ pub(crate) fn predicted(example: &Example) -> usize {
     }
 }
 
-/// Forward, head and backward of one micro-batch; the gradient is multiplied by `scale`.
-/// Returns the objective's terms, summed over the positions.
-pub(crate) fn backward(
-    student: &Llama,
-    teacher: Option<&TeacherHead>,
-    batch: &PackedBatch,
-    objective: &dyn RowObjective,
-    scale: f64,
-    work: &mut Work<'_>,
-) -> Result<[f64; 4]> {
-    let hidden = work
-        .phases
-        .time("student_forward", || embedding(student.hidden(tokens(batch)), &batch.predict));
-    backward_from(student, hidden, teacher, batch, objective, scale, work)
+/// A micro-batch that has been through the student's trunk.
+pub(crate) struct Forward<'a> {
+    pub(crate) student: &'a Llama,
+    pub(crate) batch: &'a PackedBatch,
+    /// Tracked hidden states of the predicting positions, [targets, width].
+    pub(crate) hidden: Tensor<2>,
+    /// Leading ids that take part.
+    pub(crate) vocabulary: usize,
 }
 
-/// As [`backward`], from hidden states that were computed already.
-pub(crate) fn backward_from(
-    student: &Llama,
-    hidden: burn::tensor::Tensor<2>,
-    teacher: Option<&TeacherHead>,
-    batch: &PackedBatch,
-    objective: &dyn RowObjective,
-    scale: f64,
-    work: &mut Work<'_>,
-) -> Result<[f64; 4]> {
-    let common = match teacher {
-        Some(teacher) => teacher.weight.dims()[0].min(student.config().vocabulary),
-        None => student.config().vocabulary,
-    };
-    let pass = work.phases.time("head", || {
-        let (plain, head) = (hidden.clone().inner(), student.head().inner());
-        head_pass(plain, head, teacher, common, objective, scale as f32, true)
-    });
-    let loss = pass.terms[0] * scale;
-    let (Some(d_hidden), Some(d_weight)) = (pass.d_hidden, pass.d_weight) else {
-        return Ok(pass.terms);
-    };
-    if !pass.terms.iter().all(|term| term.is_finite()) {
-        return Err(Error::NotFinite {
-            step: work.step,
-            term: "the loss".into(),
-            rows: batch.rows.clone(),
+impl Forward<'_> {
+    /// Head and backward; returns the objective's terms, summed over the positions.
+    pub(crate) fn backward(
+        self,
+        teacher: Option<&TeacherHead>,
+        objective: &dyn RowObjective,
+        scale: f64,
+        work: &mut Work,
+    ) -> Result<[f64; 4]> {
+        let Self {
+            student,
+            batch,
+            hidden,
+            vocabulary,
+        } = self;
+        let pass = work.phases.time("head", || {
+            let (plain, head) = (hidden.clone().inner(), student.head().inner());
+            head_pass(plain, head, teacher, vocabulary, objective, scale as f32, true)
         });
+        let loss = pass.terms[0] * scale;
+        let (Some(d_hidden), Some(d_weight)) = (pass.d_hidden, pass.d_weight) else {
+            return Ok(pass.terms);
+        };
+        if !pass.terms.iter().all(|term| term.is_finite()) {
+            return Err(Error::NotFinite {
+                step: work.step,
+                term: "the loss".into(),
+                rows: batch.rows.clone(),
+            });
+        }
+        let gradients = &mut work.gradients;
+        work.phases.time("backward", || {
+            let loss = attach_gradients(hidden, student.head(), loss as f32, d_hidden, d_weight);
+            gradients.add(student, loss);
+        });
+        Ok(pass.terms)
     }
-    let gradients = &mut work.gradients;
-    work.phases.time("backward", || {
-        let loss = attach_gradients(hidden, student.head(), loss as f32, d_hidden, d_weight);
-        gradients.add(student, loss);
-    });
-    Ok(pass.terms)
 }

@@ -40,7 +40,7 @@ impl Method for Sft {
         self.examples.len()
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work<'_>) -> Result<StepReport> {
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let objective = |batch: &PackedBatch| Box::new(cross_entropy(batch)) as Box<_>;
         let totals = token_pass(student, None, &examples, 1.0, &objective, work)?;

@@ -66,7 +66,7 @@ fn step(method: &dyn Method, student: &Llama, micro_batch_tokens: usize, number:
         step: number,
         seed: 5,
         phases: Phases::default(),
-        rows: &rows,
+        batch: rows.len(),
     };
     let report = method.step(student, &rows, &mut work).unwrap();
     Stepped { report, gradients: work.gradients }

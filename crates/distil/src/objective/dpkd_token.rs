@@ -91,7 +91,8 @@ mod tests {
     fn gradient_equals_differences() {
         let golden = golden();
         for (ce_weight, smoothing) in [(0.5, 0.0), (0.2, 0.1)] {
-            check_gradient(&objective(&golden, ce_weight, smoothing), &golden);
+            // Smaller than half the closest tie of the fixture, where an argmax would flip.
+            check_gradient(&objective(&golden, ce_weight, smoothing), &golden, 2e-3);
         }
     }
 

@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn the_table() {
-        let text = summary().to_string();
-        let expected = "\
+        let text = format!("\n{}", summary());
+        let expected = "
                                    teacher    student before     student after
 forward KL (nats a token)                –             3.441             0.600
 ROUGE-L (0 to 1)                         –             0.087             0.467

@@ -187,6 +187,7 @@ pub(crate) fn environment(config: &Config, sha256: Vec<(String, String)>) -> Val
         sha256.into_iter().map(|(name, digest)| (name, digest.into())).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": option_env!("DISTIL_COMMIT"),
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
         "cpu": cpu_name(),

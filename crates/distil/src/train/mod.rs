@@ -253,7 +253,7 @@ impl Trainer<'_> {
             step,
             seed: self.run.config.seed,
             phases: Phases::default(),
-            rows: &rows,
+            batch: settings.batch,
         };
         let report = self.method.step(&self.network, &rows, &mut work)?;
         let Work { gradients, mut phases, .. } = work;

@@ -1,0 +1,151 @@
+//! Runs that end before they are done: killed, interrupted, out of disk. Nothing is lost.
+
+#![cfg(unix)]
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use crate::home::{Did, Home, did, objects};
+
+/// DPKD with fresh student samples in every step: everything that a run has to remember.
+const METHOD: &str = "name = \"dpkd\"\nmax_new_tokens = 4";
+
+const STEPS: usize = 40;
+
+fn home() -> Home {
+    let home = Home::new();
+    home.configure(METHOD, &format!("steps = {STEPS}\ncheckpoint_every = 5"));
+    home.ok(&["train", "run.toml", "--out", "unbroken"]);
+    home
+}
+
+fn resume(home: &Home) -> Did {
+    home.run(&["train", "run.toml", "--out", "broken", "--resume"])
+}
+
+/// The broken run ended as the unbroken one.
+#[track_caller]
+fn same(home: &Home) {
+    let student = |run: &str| home.read(&format!("{run}/student/model.safetensors"));
+    assert!(
+        student("broken") == student("unbroken"),
+        "the students differ"
+    );
+    let metrics = String::from_utf8(home.read("broken/metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = objects(&metrics)
+        .iter()
+        .filter(|line| line["loss"].is_number())
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(
+        steps,
+        (1..=STEPS as u64).collect::<Vec<_>>(),
+        "each step once"
+    );
+}
+
+/// Starts the run and waits for a file or folder of it.
+fn until(home: &Home, name: &str) -> Child {
+    let mut child = home
+        .command(&["train", "run.toml", "--out", "broken"])
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !home.path(name).exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{name} does not come"
+        );
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the run ended before {name} came"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn a_killed_run_ends_with_the_same_bits() {
+    let home = home();
+    for name in ["broken/metrics.jsonl", "broken/checkpoints/step-5"] {
+        let _ = std::fs::remove_dir_all(home.path("broken"));
+        let mut child = until(&home, name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            !home.path("broken/student").exists(),
+            "it was killed too late"
+        );
+        let did = resume(&home);
+        assert_eq!(did.status, 0, "{}", did.err);
+        same(&home);
+    }
+}
+
+#[test]
+fn ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
+    let home = home();
+    let child = until(&home, "broken/checkpoints/step-5");
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let did = did(child.wait_with_output().unwrap());
+    assert_eq!(did.status, 1, "{}", did.err);
+    for words in [
+        "interrupted after step",
+        "to go on: distil train run.toml --out broken --resume",
+    ] {
+        assert!(did.err.contains(words), "`{words}` is not in: {}", did.err);
+    }
+    let (_, rest) = did.err.split_once("interrupted after step ").unwrap();
+    let step = rest.split(';').next().unwrap();
+    assert!(
+        home.path(&format!("broken/checkpoints/step-{step}/state.json"))
+            .exists()
+    );
+    assert_eq!(resume(&home).status, 0);
+    same(&home);
+}
+
+/// A limit on the size of files stands for a disk that fills up while a checkpoint is written.
+#[test]
+fn a_full_disk_is_said_and_costs_nothing_but_the_checkpoint() {
+    let home = home();
+    // Room for everything but the optimiser's moments. The shell's unit is 512 or 1024 bytes.
+    let weights = home.read("unbroken/student/model.safetensors").len();
+    let limit = weights / 512 + 8;
+    let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\"");
+    let run = |extra: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(&script)
+            .arg(env!("CARGO_BIN_EXE_distil"));
+        shell
+            .args(["train", "run.toml", "--out", "broken"])
+            .args(extra);
+        did(shell.current_dir(home.path("")).output().unwrap())
+    };
+    let full = run(&[]);
+    assert_eq!(full.status, 1, "{}", full.err);
+    for words in ["cannot write", "optimizer.safetensors", "File too large"] {
+        assert!(
+            full.err.contains(words),
+            "`{words}` is not in: {}",
+            full.err
+        );
+    }
+    let left: Vec<_> = std::fs::read_dir(home.path("broken/checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(left.is_empty(), "half a checkpoint is left: {left:?}");
+    assert_eq!(resume(&home).status, 0);
+    same(&home);
+}

@@ -1,0 +1,6 @@
+//! The binary, driven as a user drives it, with a tiny model that is made here.
+
+mod bad_input;
+mod home;
+mod interruption;
+mod verbs;

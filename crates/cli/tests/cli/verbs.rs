@@ -1,0 +1,430 @@
+//! What each verb gives when all is well.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::home::{Home, did, keys, objects};
+
+const VERBS: [&str; 12] = [
+    "quickstart",
+    "train",
+    "plan",
+    "generate",
+    "chat",
+    "score",
+    "eval",
+    "prune",
+    "convert",
+    "methods",
+    "models",
+    "bench",
+];
+
+#[test]
+fn help_teaches_every_verb() {
+    let home = Home::new();
+    let overview = home.ok(&["--help"]);
+    for verb in VERBS {
+        assert!(
+            overview.contains(&format!("\n  {verb} ")),
+            "{verb}: {overview}"
+        );
+        let help = home.ok(&[verb, "--help"]);
+        assert!(help.contains("Usage: distil"), "{help}");
+        let examples = help
+            .split_once(
+                "Examples:
+",
+            )
+            .map(|(_, examples)| examples);
+        assert!(
+            examples.is_some_and(|e| e.contains(&format!("  distil {verb}"))),
+            "{help}"
+        );
+    }
+    assert!(home.ok(&["--version"]).starts_with("distil 0."));
+}
+
+#[test]
+fn generate_prints_text_for_a_prompt_and_json_for_a_file() {
+    let home = Home::new();
+    let greedy = [
+        "generate",
+        "model",
+        "--prompt",
+        "Hello",
+        "--temperature",
+        "0",
+    ];
+    let text = home.ok(&[&greedy[..], &["--max-new-tokens", "5"]].concat());
+    let json = home.ok(&[&greedy[..], &["--max-new-tokens", "5", "--json"]].concat());
+    let object = &objects(&json)[0];
+    assert_eq!(object["response"].as_str(), text.strip_suffix('\n'));
+    assert_eq!(object["prompt"], "Hello");
+
+    let sampled = |batch: &str, out: &str| {
+        let arguments = [
+            "generate",
+            "model",
+            "--data",
+            "train.jsonl",
+            "--max-new-tokens",
+            "6",
+        ];
+        home.ok(&[
+            &arguments[..],
+            &["--seed", "3", "--batch", batch, "--out", out],
+        ]
+        .concat());
+        String::from_utf8(home.read(out)).unwrap()
+    };
+    let one = sampled("1", "one.jsonl");
+    assert_eq!(
+        one,
+        sampled("7", "seven.jsonl"),
+        "a row's sample is its own"
+    );
+    let lines = objects(&one);
+    assert_eq!(lines.len(), 20);
+    for (line, n) in lines.iter().zip(0..) {
+        assert_eq!(
+            keys(line),
+            ["prompt", "response", "finish_reason", "tokens"]
+        );
+        assert_eq!(
+            line["prompt"],
+            format!("Count from {n}."),
+            "the order of the file"
+        );
+        assert!(["stop", "length"].contains(&line["finish_reason"].as_str().unwrap()));
+        assert!((1..=6).contains(&line["tokens"].as_u64().unwrap()));
+    }
+    let answers = |line: &Value| line["response"].as_str().unwrap().to_owned();
+    assert_ne!(answers(&lines[0]), answers(&lines[1]));
+}
+
+#[test]
+fn a_reader_that_stops_reading_ends_generate_quietly() {
+    let home = Home::new();
+    let arguments = [
+        "generate",
+        "model",
+        "--data",
+        "train.jsonl",
+        "--max-new-tokens",
+        "2",
+    ];
+    let mut child = home.command(&arguments).spawn().unwrap();
+    drop(child.stdout.take());
+    let did = did(child.wait_with_output().unwrap());
+    assert_eq!((did.status, did.err.as_str()), (0, ""));
+}
+
+#[test]
+fn chat_answers_every_line() {
+    let home = Home::new();
+    let arguments = [
+        "chat",
+        "model",
+        "--max-new-tokens",
+        "3",
+        "--temperature",
+        "0",
+        "--quiet",
+    ];
+    let talk = |lines: &str| {
+        let mut child = home
+            .command(&arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(lines.as_bytes())
+            .unwrap();
+        let did = did(child.wait_with_output().unwrap());
+        assert_eq!(did.status, 0, "{}", did.err);
+        (did.out, did.err)
+    };
+    let (first, _) = talk("Hello\n");
+    let (twice, _) = talk("Hello\n\n/reset\nHello\n");
+    assert_eq!(twice, first.repeat(2), "a reset forgets");
+    let (ended, _) = talk("/exit\nHello\n");
+    assert_eq!(ended, "");
+    let (_, warned) = talk("/rest\n");
+    assert!(warned.contains("there are /reset and /exit"), "{warned}");
+}
+
+#[test]
+fn score_gives_lists_over_the_response_tokens() {
+    let home = Home::new();
+    home.ok(&["prune", "model", "--keep", "0,2", "--out", "student"]);
+    home.ok(&[
+        "score",
+        "student",
+        "--data",
+        "dev.jsonl",
+        "--out",
+        "plain.jsonl",
+    ]);
+    let arguments = [
+        "score",
+        "student",
+        "--data",
+        "dev.jsonl",
+        "--teacher",
+        "model",
+    ];
+    home.ok(&[&arguments[..], &["--out", "compared.jsonl"]].concat());
+    let plain = objects(&String::from_utf8(home.read("plain.jsonl")).unwrap());
+    let compared = objects(&String::from_utf8(home.read("compared.jsonl")).unwrap());
+    assert_eq!((plain.len(), compared.len()), (4, 4));
+    for (plain, compared) in plain.iter().zip(&compared) {
+        assert_eq!(keys(plain), ["token_ids", "logprobs"]);
+        let names = [
+            "token_ids",
+            "logprobs",
+            "teacher_logprobs",
+            "forward_kl",
+            "reverse_kl",
+            "jsd",
+            "tvd",
+        ];
+        assert_eq!(keys(compared), names);
+        assert_eq!(plain["token_ids"], compared["token_ids"]);
+        let length = plain["token_ids"].as_array().unwrap().len();
+        for name in names {
+            assert_eq!(compared[name].as_array().unwrap().len(), length, "{name}");
+        }
+        for (logprob, kl) in numbers(&compared["logprobs"]).zip(numbers(&compared["forward_kl"])) {
+            assert!(logprob < 0.0 && kl > 0.0);
+        }
+    }
+}
+
+fn numbers(list: &Value) -> impl Iterator<Item = f64> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|number| number.as_f64().unwrap())
+}
+
+#[test]
+fn rows_over_the_context_are_named_and_the_others_scored() {
+    let home = Home::new();
+    let long = "word ".repeat(300);
+    home.write(
+        "rows.jsonl",
+        &format!("{{\"prompt\":\"a\",\"response\":\"b\"}}\n{{\"prompt\":\"{long}\",\"response\":\"b\"}}\n"),
+    );
+    for verb in ["score", "generate"] {
+        let out = format!("{verb}.jsonl");
+        let did = home.run(&[
+            verb,
+            "model",
+            "--data",
+            "rows.jsonl",
+            "--out",
+            &out,
+            "--quiet",
+        ]);
+        assert_eq!(did.status, 0, "{}", did.err);
+        assert!(did.err.contains("1 of 2 rows left out"), "{}", did.err);
+        assert!(did.err.contains("rows.jsonl:2"), "{}", did.err);
+        assert_eq!(
+            objects(&String::from_utf8(home.read(&out)).unwrap()).len(),
+            1
+        );
+    }
+}
+
+#[test]
+fn eval_measures_on_screen_and_in_a_file() {
+    let home = Home::new();
+    let arguments = [
+        "eval",
+        "model",
+        "--data",
+        "dev.jsonl",
+        "--max-new-tokens",
+        "4",
+    ];
+    let table = home.ok(&[&arguments[..], &["--out", "eval.json"]].concat());
+    assert!(
+        table.contains("rouge_l") && table.contains("measured on 4 rows"),
+        "{table}"
+    );
+    assert!(
+        !table.contains("forward_kl"),
+        "there is no teacher: {table}"
+    );
+    let report: Value = serde_json::from_slice(&home.read("eval.json")).unwrap();
+    assert_eq!(report["rows"], 4);
+    assert_eq!(report["answers"].as_array().unwrap().len(), 4);
+
+    let more = [
+        "--teacher",
+        "model",
+        "--metrics",
+        "forward_kl,rouge_l",
+        "--seeds",
+        "1,2",
+        "--json",
+    ];
+    let report = &objects(&home.ok(&[&arguments[..], &more[..]].concat()))[0];
+    assert_eq!(
+        report["metrics"]["forward_kl"], 0.0,
+        "a model is its own best student"
+    );
+    assert_eq!(keys(&report["metrics"]), ["forward_kl", "rouge_l"]);
+    assert_eq!(report["seeds"].as_array().unwrap().len(), 2);
+    assert!(report["seeds"][0].get("answers").is_none());
+}
+
+#[test]
+fn a_pruned_model_is_smaller_and_a_converted_one_the_same() {
+    let home = Home::new();
+    let said = home.ok(&["prune", "model", "--layers", "2", "--out", "two"]);
+    assert!(said.contains("layers 0,2 of 3"), "{said}");
+    let config: Value = serde_json::from_slice(&home.read("two/config.json")).unwrap();
+    assert_eq!(config["num_hidden_layers"], 2);
+    home.ok(&["convert", "model", "--out", "copy"]);
+    let greedy = |model| home.ok(&["generate", model, "--prompt", "a", "--temperature", "0"]);
+    assert_eq!(greedy("copy"), greedy("model"));
+    assert_ne!(greedy("two"), greedy("model"));
+}
+
+#[test]
+fn methods_and_models_are_listed() {
+    let home = Home::new();
+    let all = home.ok(&["methods"]);
+    for name in ["sft", "kd", "seqkd", "dpkd"] {
+        assert!(all.contains(name));
+        let one = home.ok(&["methods", name]);
+        assert!(one.starts_with(&format!("{name}: ")), "{one}");
+    }
+    let kd = home.ok(&["methods", "kd"]);
+    assert!(
+        kd.contains("method.ce_share\n    number ≥ 0 and ≤ 1; default 0.0"),
+        "{kd}"
+    );
+    assert!(home.ok(&["models"]).contains("smollm2-135m-instruct"));
+    let catalogue = objects(&home.ok(&["models", "--json"]));
+    assert_eq!(catalogue[0]["name"], "smollm2-135m-instruct");
+}
+
+#[test]
+fn plan_predicts_and_starts_nothing() {
+    let home = Home::new();
+    home.configure("name = \"kd\"", "steps = 3");
+    let plan = home.ok(&["plan", "run.toml"]);
+    for words in [
+        "kd",
+        "3 layers",
+        "2 layers",
+        "20 of 20 rows kept",
+        "AdamW's moments",
+        "time",
+    ] {
+        assert!(plan.contains(words), "`{words}` is not in: {plan}");
+    }
+    let json = &objects(&home.ok(&["plan", "run.toml", "--json", "--set", "train.steps=7"]))[0];
+    assert_eq!(json["steps"], 7);
+    assert!(!home.path("runs").exists());
+}
+
+#[test]
+fn train_writes_a_student_that_every_verb_takes() {
+    let home = Home::new();
+    for (method, more) in [
+        ("sft", ""),
+        ("kd", "ce_share = 0.5"),
+        ("seqkd", ""),
+        ("dpkd", "max_new_tokens = 4"),
+        ("dpkd", "form = \"token\""),
+    ] {
+        home.configure(&format!("name = \"{method}\"\n{more}"), "steps = 2");
+        let out = format!("run{}{}", method, more.len());
+        let student = home.ok(&["train", "run.toml", "--out", &out]);
+        assert_eq!(student.trim(), format!("{out}/student"));
+        let metrics = String::from_utf8(home.read(&format!("{out}/metrics.jsonl"))).unwrap();
+        let steps = objects(&metrics)
+            .iter()
+            .filter(|line| line["loss"].is_number())
+            .count();
+        assert_eq!(steps, 2, "{metrics}");
+        home.ok(&[
+            "generate",
+            student.trim(),
+            "--prompt",
+            "a",
+            "--max-new-tokens",
+            "2",
+        ]);
+    }
+}
+
+#[test]
+fn a_run_goes_where_its_configuration_is_named() {
+    let home = Home::new();
+    home.configure("name = \"sft\"", "steps = 1");
+    assert_eq!(home.ok(&["train", "run.toml"]).trim(), "runs/run/student");
+    // What is finished stays finished.
+    assert_eq!(
+        home.ok(&["train", "run.toml", "--resume"]).trim(),
+        "runs/run/student"
+    );
+}
+
+#[test]
+fn bench_prints_one_object() {
+    let home = Home::new();
+    let small = [
+        "--batch",
+        "2",
+        "--length",
+        "8",
+        "--steps",
+        "1",
+        "--student-layers",
+        "2",
+    ];
+    for case in [
+        &[&["step", "--model", "model"][..], &small[..]].concat()[..],
+        &[
+            "sample",
+            "--model",
+            "model",
+            "--sequences",
+            "2",
+            "--new-tokens",
+            "3",
+        ],
+        &[
+            "head",
+            "--tokens",
+            "4",
+            "--width",
+            "8",
+            "--vocabulary",
+            "16",
+            "--passes",
+            "1",
+        ],
+    ] {
+        let printed = home.ok(&[&["bench", "--json"][..], case].concat());
+        let object = &objects(&printed)[0];
+        assert_eq!(object["bench"], case[0]);
+        for key in ["case", "precision"] {
+            assert!(object[key].is_string(), "{key}");
+        }
+        for key in ["tokens_per_second", "gflops", "share_of_roof"] {
+            assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
+        }
+        assert!(!keys(&object["phases"]).is_empty());
+    }
+}
