@@ -59,7 +59,8 @@ pub(crate) enum Verb {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct SamplingArguments {
     /// Divides the logits; 1 draws from the model's own distribution, 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = temperature,
+        allow_negative_numbers = true)]
     temperature: f64,
 
     /// Draw among the K likeliest tokens only; 0 is all
@@ -67,7 +68,8 @@ pub(crate) struct SamplingArguments {
     top_k: usize,
 
     /// Draw among the likeliest tokens that together reach the probability P; 1 is all
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability,
+        allow_negative_numbers = true)]
     top_p: f64,
 }
 

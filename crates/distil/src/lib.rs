@@ -15,8 +15,8 @@ pub mod quickstart;
 pub mod rollout;
 pub mod score;
 pub mod teacher;
-pub mod train;
 #[cfg(test)]
 mod testing;
+pub mod train;
 
 pub use error::{Error, Result};

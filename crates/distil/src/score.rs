@@ -104,18 +104,24 @@ fn score_batch(
         weight: network.head(),
     });
     let head = student.head();
-    head_rows(hidden(student), head, teacher_head.as_ref(), vocabulary, |row, s, t| {
-        let target = batch.target_ids[row] as usize;
-        let mut score = RowScore {
-            student: s[target] - log_sum_exp(s),
-            ..RowScore::default()
-        };
-        if let Some(t) = t {
-            score.teacher = t[target] - log_sum_exp(t);
-            score.divergences = divergences(s, t);
-        }
-        score
-    })
+    head_rows(
+        hidden(student),
+        head,
+        teacher_head.as_ref(),
+        vocabulary,
+        |row, s, t| {
+            let target = batch.target_ids[row] as usize;
+            let mut score = RowScore {
+                student: s[target] - log_sum_exp(s),
+                ..RowScore::default()
+            };
+            if let Some(t) = t {
+                score.teacher = t[target] - log_sum_exp(t);
+                score.divergences = divergences(s, t);
+            }
+            score
+        },
+    )
 }
 
 #[cfg(test)]
@@ -140,7 +146,14 @@ mod tests {
     fn scores_do_not_depend_on_packing() {
         let (student, teacher) = (tiny_network(1), tiny_network(2));
         let run = |max_tokens| {
-            score(&student, Some((&teacher, 24)), &examples(), max_tokens, &mut |_| {}).unwrap()
+            score(
+                &student,
+                Some((&teacher, 24)),
+                &examples(),
+                max_tokens,
+                &mut |_| {},
+            )
+            .unwrap()
         };
         for (a, b) in run(1).iter().zip(run(1000)) {
             let (a, b) = (a.teacher.as_ref().unwrap(), b.teacher.as_ref().unwrap());
@@ -157,11 +170,23 @@ mod tests {
     #[test]
     fn a_student_equal_to_its_teacher_is_at_no_distance() {
         let network = tiny_network(1);
-        let scores = score(&network, Some((&network, 24)), &examples(), 100, &mut |_| {}).unwrap();
+        let scores = score(
+            &network,
+            Some((&network, 24)),
+            &examples(),
+            100,
+            &mut |_| {},
+        )
+        .unwrap();
         for score in scores {
             let teacher = score.teacher.unwrap();
             assert_eq!(teacher.logprobs, score.logprobs);
-            for all in [teacher.forward_kl, teacher.reverse_kl, teacher.jsd, teacher.tvd] {
+            for all in [
+                teacher.forward_kl,
+                teacher.reverse_kl,
+                teacher.jsd,
+                teacher.tvd,
+            ] {
                 assert!(all.iter().all(|&x| x == 0.0));
             }
         }

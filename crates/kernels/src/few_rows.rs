@@ -126,6 +126,10 @@ fn tile<S: Simd, const R: usize, const C: usize>(
         // would make the compiler keep the sums in memory instead of registers.
         #[allow(unsafe_code)]
         let at = |row: &&[S::f32s]| unsafe { *row.get_unchecked(step) };
+        for row in w_rows {
+            // The same place in the next tile: memory is what this loop waits for.
+            prefetch(row.as_ptr().wrapping_add(R * k + step * S::F32_LANES));
+        }
         let w: [S::f32s; R] = std::array::from_fn(|r| at(&w_lanes[r]));
         for c in 0..C {
             let x = at(&x_lanes[c]);
@@ -145,6 +149,20 @@ fn tile<S: Simd, const R: usize, const C: usize>(
     }
 }
 
+/// Asks for the cache line at `address`, which need not be valid.
+#[inline(always)]
+fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it reads nothing and cannot fault, whatever the address.
+    #[allow(unsafe_code)]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,14 +170,26 @@ mod tests {
 
     #[test]
     fn equals_the_obvious_product_for_every_remainder() {
-        for (n, m, k) in [(1, 1, 1), (3, 7, 5), (8, 12, 16), (11, 200, 37), (33, 50, 64), (2, 3, 0)] {
+        for (n, m, k) in [
+            (1, 1, 1),
+            (3, 7, 5),
+            (8, 12, 16),
+            (11, 200, 37),
+            (33, 50, 64),
+            (2, 3, 0),
+        ] {
             let (x, w) = (random([n, k], 1).0, random([m, k], 2).0);
             let mut out = vec![9.0; n * m];
             few_rows(&x, n, &w, m, k, &mut out);
             for i in 0..n {
                 for j in 0..m {
-                    let want: f64 = (0..k).map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l])).sum();
-                    assert!((f64::from(out[i * m + j]) - want).abs() < 1e-5, "{n} {m} {k}");
+                    let want: f64 = (0..k)
+                        .map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l]))
+                        .sum();
+                    assert!(
+                        (f64::from(out[i * m + j]) - want).abs() < 1e-5,
+                        "{n} {m} {k}"
+                    );
                 }
             }
         }

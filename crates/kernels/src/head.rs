@@ -166,6 +166,8 @@ pub fn attach_gradients(
 }
 
 /// A hidden matrix and a head, on the host or on a device.
+// Two of them live at a time: a box would save nothing.
+#[allow(clippy::large_enum_variant)]
 enum Side {
     Host {
         hidden: FlexTensor,
@@ -272,6 +274,7 @@ fn zip_rows<R: Send>(
 }
 
 /// Where the gradients of successive chunks add up.
+#[allow(clippy::large_enum_variant)]
 enum GradientSink {
     Host {
         d_hidden: Vec<f32>,
@@ -400,7 +403,7 @@ impl HostKernel for Attached {
     }
 }
 
-/// Weighted cross-entropy against given tokens: Σ wᵢ · (−log softmax(zᵢ)[targetᵢ]).
+/// Weighted cross-entropy against given tokens: Σ wᵢ · (−log softmax(zᵢ)(targetᵢ)).
 ///
 /// Weights of one make it maximum likelihood; the derivatives of any loss on sequence
 /// log-probabilities make it that loss's gradient. Terms: weighted sum, plain sum.

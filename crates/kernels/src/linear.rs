@@ -12,7 +12,7 @@ use crate::matmul::{Into, Matrix, Threads, matmul};
 /// y = x Wᵀ + b.
 ///
 /// # Shapes
-/// `x_nd` [tokens, in], `weight` [out, in], `bias` [out] → [tokens, out]
+/// `x_nd` [tokens, in], `weight` [out, in], `bias` `[out]` → [tokens, out]
 ///
 /// # Panics
 /// If the shapes do not fit.

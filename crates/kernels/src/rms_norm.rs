@@ -15,7 +15,7 @@ const BLOCK: usize = 64;
 /// RMS norm over the last dimension.
 ///
 /// # Shapes
-/// `x` [rows, width], `weight` [width] → [rows, width]
+/// `x` [rows, width], `weight` `[width]` → [rows, width]
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f32) -> Tensor<2> {
     if on_host(&x) {
         return host2(x, weight, RmsNorm { epsilon });

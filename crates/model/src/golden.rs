@@ -1,6 +1,8 @@
 //! The network against `transformers`: log-probabilities, greedy continuations and gradients of
 //! tiny random models of every supported architecture, written by `oracles/tiny_models.py`.
 
+#![allow(clippy::single_range_in_vec_init)] // one segment is a range in a slice
+
 use std::ops::Range;
 use std::path::PathBuf;
 

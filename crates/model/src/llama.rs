@@ -1,7 +1,7 @@
 //! The Llama family as one network: Llama, SmolLM, Mistral, Qwen2 (q/k/v bias), Qwen3 (q/k norm).
 //!
 //! On a packed batch of n tokens, with RMS norm N and rotary embedding R:
-//!   h ← embedding[ids]
+//!   h ← embedding of the ids
 //!   each layer: h ← h + Attention(R(Wq N(h)), R(Wk N(h)), Wv N(h)) Wo
 //!               h ← h + (silu(Wgate N(h)) ⊙ Wup N(h)) Wdown
 //!   hidden = N(h);  logits = hidden · headᵀ, with head = embedding where tied.
@@ -49,6 +49,9 @@ struct Layer {
     down_proj: Linear,
 }
 
+/// Returns the values of a named tensor of a given shape, row-major.
+pub type ReadTensor<'a> = dyn FnMut(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+
 /// A parameter, by its rank.
 #[derive(Debug)]
 pub enum Parameter<'a> {
@@ -61,7 +64,7 @@ pub enum Parameter<'a> {
 /// Tokens as a network takes them: packed, without padding.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a> {
-    /// Ids, [tokens].
+    /// Ids, `[tokens]`.
     pub ids: &'a [u32],
     /// Position of each token in its own sequence, from 0.
     pub positions: &'a [u32],
@@ -84,12 +87,14 @@ impl Llama {
         };
         let network = Self::build(config, &mut read, device)?;
         let names = weights.names();
-        let extra = names.iter().find(|name| {
-            !used.contains(*name)
-                // Buffers and a tied head's copy carry nothing of their own.
-                && !name.ends_with("rotary_emb.inv_freq")
-                && !(network.config.tied && *name == "lm_head.weight")
-        });
+        // Buffers and a tied head's copy carry nothing of their own.
+        let tied = network.config.tied;
+        let spare = |name: &str| {
+            name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
+        };
+        let extra = names
+            .iter()
+            .find(|name| !used.contains(*name) && !spare(name));
         match extra {
             None => Ok(network),
             Some(name) => Err(ModelError::Tensor {
@@ -106,11 +111,7 @@ impl Llama {
     ///
     /// # Errors
     /// Those of `read`.
-    pub fn build(
-        config: Config,
-        read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn build(config: Config, read: &mut ReadTensor<'_>, device: &Device) -> Result<Self> {
         let c = &config;
         let (d, f, e) = (c.width, c.feed_forward, c.heads.dimension);
         let (queries, keys) = (c.heads.query * e, c.heads.key_value * e);
@@ -358,7 +359,7 @@ impl Layer {
 
 /// Makes tensors of a known name and shape.
 struct Maker<'a> {
-    read: &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    read: &'a mut ReadTensor<'a>,
     device: &'a Device,
 }
 

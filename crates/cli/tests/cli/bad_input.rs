@@ -130,7 +130,7 @@ fn configurations_that_are_wrong() {
         home.refused(
             &[verb, "run.toml"],
             &[
-                "run.toml:14: train.lerning_rate",
+                "run.toml:15: train.lerning_rate",
                 "did you mean `learning_rate`?",
             ],
         );

@@ -45,7 +45,9 @@ pub(crate) fn prepare(
         }
         DpkdForm::Sequence(form) => {
             let form = form.clone();
-            let Some(model) = &material.teacher else { return Ok(None) };
+            let Some(model) = &material.teacher else {
+                return Ok(None);
+            };
             let samples = teacher_samples(
                 model,
                 &material.prompts,
@@ -165,7 +167,13 @@ impl SequenceForm {
         };
         let network = student.frozen();
         work.phases.time("sample", || {
-            generate(&network, &self.stop_ids, &prompts, &generation, &mut |_, _| {})
+            generate(
+                &network,
+                &self.stop_ids,
+                &prompts,
+                &generation,
+                &mut |_, _| {},
+            )
         })
     }
 
@@ -185,11 +193,17 @@ impl SequenceForm {
         });
         let logprobs: Vec<[f64; 2]> = work.phases.time("head", || {
             let (plain, head) = (hidden.clone().inner(), student.head().inner());
-            head_rows(plain, head, Some(&teacher), self.teacher.vocabulary, |row, s, t| {
-                let target = batch.target_ids[row] as usize;
-                let logprob = |z: &[f32]| f64::from(z[target] - log_sum_exp(z));
-                [logprob(s), t.map_or(f64::NAN, |t| logprob(t))]
-            })
+            head_rows(
+                plain,
+                head,
+                Some(&teacher),
+                self.teacher.vocabulary,
+                |row, s, t| {
+                    let target = batch.target_ids[row] as usize;
+                    let logprob = |z: &[f32]| f64::from(z[target] - log_sum_exp(z));
+                    [logprob(s), t.map_or(f64::NAN, |t| logprob(t))]
+                },
+            )
         });
         let mut weights = vec![0.0f32; batch.predict.len()];
         for pair in batch.response_ranges.chunks_exact(2) {
@@ -265,7 +279,10 @@ impl Method for SequenceForm {
 
     fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let responses = self.rejected(student, rows, work)?;
-        let finished = responses.iter().filter(|r| r.finish == Finish::Stop).count();
+        let finished = responses
+            .iter()
+            .filter(|r| r.finish == Finish::Stop)
+            .count();
         let rejected: Vec<Example> = rows
             .iter()
             .zip(responses)
@@ -283,11 +300,22 @@ impl Method for SequenceForm {
             true => self.form.lm_weight / chosen_tokens.max(1) as f64,
             false => 0.0,
         };
-        let lengths: Vec<usize> = chosen.iter().zip(&rejected).map(|(c, r)| c.len() + r.len()).collect();
+        let lengths: Vec<usize> = chosen
+            .iter()
+            .zip(&rejected)
+            .map(|(c, r)| c.len() + r.len())
+            .collect();
         let mut totals = PairTotals::default();
         for range in micro_batches(&lengths, work.micro_batch_tokens) {
             let pairs: Vec<&Example> = range.flat_map(|i| [chosen[i], &rejected[i]]).collect();
-            self.pairs_pass(student, &pack(&pairs), rows.len(), lm_weight, &mut totals, work)?;
+            self.pairs_pass(
+                student,
+                &pack(&pairs),
+                rows.len(),
+                lm_weight,
+                &mut totals,
+                work,
+            )?;
         }
         let (mut lm, mut lm_tokens) = (totals.lm / chosen_tokens.max(1) as f64, 0);
         if !on_teacher {
@@ -317,7 +345,10 @@ pub(super) mod testing {
     use super::*;
     use crate::config::{Sampling, TeacherSamples};
 
-    pub(in crate::method) fn sequence_form(teacher: Teacher, chosen: Vec<Example>) -> Box<dyn Method> {
+    pub(in crate::method) fn sequence_form(
+        teacher: Teacher,
+        chosen: Vec<Example>,
+    ) -> Box<dyn Method> {
         Box::new(SequenceForm {
             loss: PreferenceLoss {
                 beta: 0.5,
@@ -345,7 +376,10 @@ pub(super) mod testing {
         })
     }
 
-    pub(in crate::method) fn token_form(teacher: Teacher, examples: Vec<Example>) -> Box<dyn Method> {
+    pub(in crate::method) fn token_form(
+        teacher: Teacher,
+        examples: Vec<Example>,
+    ) -> Box<dyn Method> {
         let form = DpkdToken { ce_weight: 0.5 };
         Box::new(TokenForm {
             settings: Dpkd {

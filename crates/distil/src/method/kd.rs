@@ -62,7 +62,10 @@ impl Method for Kd {
         let totals = token_pass(student, teacher, &examples, 1.0, &objective, work)?;
         Ok(StepReport {
             loss: totals.mean(0),
-            terms: vec![("forward_kl", totals.mean(1)), ("cross_entropy", totals.mean(2))],
+            terms: vec![
+                ("forward_kl", totals.mean(1)),
+                ("cross_entropy", totals.mean(2)),
+            ],
             tokens: totals.tokens,
         })
     }

@@ -118,7 +118,15 @@ impl Forward<'_> {
         } = self;
         let pass = work.phases.time("head", || {
             let (plain, head) = (hidden.clone().inner(), student.head().inner());
-            head_pass(plain, head, teacher, vocabulary, objective, scale as f32, true)
+            head_pass(
+                plain,
+                head,
+                teacher,
+                vocabulary,
+                objective,
+                scale as f32,
+                true,
+            )
         });
         let loss = pass.terms[0] * scale;
         let (Some(d_hidden), Some(d_weight)) = (pass.d_hidden, pass.d_weight) else {

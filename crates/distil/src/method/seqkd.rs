@@ -13,7 +13,9 @@ pub(crate) fn prepare(
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
     super::kd::teacher(&material)?;
-    let Some(teacher) = &material.teacher else { return Ok(None) };
+    let Some(teacher) = &material.teacher else {
+        return Ok(None);
+    };
     let samples = teacher_samples(
         teacher,
         &material.prompts,

@@ -42,7 +42,10 @@ pub(crate) fn teacher_samples(
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Vec<Example>>> {
     let path = preparation.folder.path().join("teacher-samples.jsonl");
-    let partial = preparation.folder.path().join("teacher-samples.partial.jsonl");
+    let partial = preparation
+        .folder
+        .path()
+        .join("teacher-samples.partial.jsonl");
     let total = prompts.len() * per_prompt;
     let mut samples = match path.exists() {
         true => read(&path, total, false)?,
@@ -52,8 +55,14 @@ pub(crate) fn teacher_samples(
     if !missing.is_empty() {
         // Written anew: a line that was cut off by a kill would swallow the next one.
         write(&partial, &samples)?;
-        let failed = |source| Error::Write { path: partial.clone(), source };
-        let mut file = fs::OpenOptions::new().append(true).open(&partial).map_err(failed)?;
+        let failed = |source| Error::Write {
+            path: partial.clone(),
+            source,
+        };
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(&partial)
+            .map_err(failed)?;
         let generation = Generation {
             sampling,
             max_new_tokens,
@@ -125,7 +134,12 @@ fn read(path: &Path, total: usize, lenient: bool) -> Result<BTreeMap<usize, Line
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(Error::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     let mut samples = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {

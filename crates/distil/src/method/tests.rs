@@ -37,7 +37,10 @@ fn teacher(seed: u64) -> Teacher {
 fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     let kd = |ce_share, temperature| {
         Box::new(Kd {
-            settings: config::Kd { ce_share, temperature },
+            settings: config::Kd {
+                ce_share,
+                temperature,
+            },
             teacher: teacher(teacher_seed),
             examples: examples(),
         }) as Box<dyn Method>
@@ -69,7 +72,10 @@ fn step(method: &dyn Method, student: &Llama, micro_batch_tokens: usize, number:
         batch: rows.len(),
     };
     let report = method.step(student, &rows, &mut work).unwrap();
-    Stepped { report, gradients: work.gradients }
+    Stepped {
+        report,
+        gradients: work.gradients,
+    }
 }
 
 /// Invariant 1: how a step is split changes its gradient by rounding only.
@@ -80,9 +86,17 @@ fn micro_batches_do_not_change_loss_or_gradient() {
         let whole = step(&*method, &student, 10_000, 1);
         for tokens in [1, 12, 25] {
             let split = step(&*method, &student, tokens, 1);
-            assert!((whole.report.loss - split.report.loss).abs() < 1e-5, "{name}");
+            assert!(
+                (whole.report.loss - split.report.loss).abs() < 1e-5,
+                "{name}"
+            );
             assert_eq!(whole.report.tokens, split.report.tokens, "{name}");
-            for (a, b) in whole.gradients.values().iter().zip(split.gradients.values()) {
+            for (a, b) in whole
+                .gradients
+                .values()
+                .iter()
+                .zip(split.gradients.values())
+            {
                 for (x, y) in a.iter().zip(&b) {
                     assert!((x - y).abs() < 1e-5, "{name}: {x} {y}");
                 }
@@ -158,20 +172,27 @@ fn settings() -> config::Train {
 fn dpkd_sequence_gradient_equals_differences() {
     let method = &methods(2)[3].1;
     let student = tiny_network(1);
-    let analytic = step(&**method, &student.clone().trainable(), 10_000, 1).gradients.values();
+    let analytic = step(&**method, &student.clone().trainable(), 10_000, 1)
+        .gradients
+        .values();
     let h = 2e-3f32;
     let mut checked = 0;
     for which in [0, 1, 2, 7, 10] {
         let gradient = &analytic[which];
         // The largest entry: the difference's own rounding matters least there.
-        let entry = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
+        let entry = (0..gradient.len())
+            .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
+            .unwrap();
         let loss = |by: f32| {
             let moved = moved(&student, which, entry, by).trainable();
             step(&**method, &moved, 10_000, 1).report.loss
         };
         let slope = (loss(h) - loss(-h)) / (2.0 * f64::from(h));
         let got = f64::from(gradient[entry]);
-        assert!((slope - got).abs() < 0.02 * got.abs() + 1e-3, "{which}: {slope} against {got}");
+        assert!(
+            (slope - got).abs() < 0.02 * got.abs() + 1e-3,
+            "{which}: {slope} against {got}"
+        );
         checked += 1;
     }
     assert_eq!(checked, 5);
@@ -205,7 +226,14 @@ fn moved(network: &Llama, which: usize, entry: usize, by: f32) -> Llama {
 #[test]
 fn kd_loss_equals_the_dense_definition() {
     let (student, teacher) = (tiny_network(1), tiny_network(2));
-    let scores = crate::score::score(&student, Some((&teacher, 24)), &examples(), 100, &mut |_| {}).unwrap();
+    let scores = crate::score::score(
+        &student,
+        Some((&teacher, 24)),
+        &examples(),
+        100,
+        &mut |_| {},
+    )
+    .unwrap();
     let (mut sum, mut count) = (0.0, 0);
     for score in scores {
         let kl = score.teacher.unwrap().forward_kl;

@@ -53,7 +53,10 @@ mod tests {
     #[test]
     fn equal_the_f64_reference() {
         let golden = golden();
-        let (student, teacher) = (rows(&golden["student_logits"]), rows(&golden["teacher_logits"]));
+        let (student, teacher) = (
+            rows(&golden["student_logits"]),
+            rows(&golden["teacher_logits"]),
+        );
         for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
             let got = divergences(s, t);
             for (name, value) in [
@@ -64,7 +67,10 @@ mod tests {
             ] {
                 let want = golden[name]["per_position"][i].as_f64().unwrap();
                 let error = (f64::from(value) - want).abs();
-                assert!(error < 1e-6 * want.max(1.0), "{name} {i}: {value} against {want}");
+                assert!(
+                    error < 1e-6 * want.max(1.0),
+                    "{name} {i}: {value} against {want}"
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 //! With y_t = argmax p and y_s = argmax q at the position,
 //!   Δ = [log q(y_t) − log q(y_s)] − [log p(y_t) − log p(y_s)] ≤ 0,
 //!   L_kd = −(1−ε) log σ(βΔ) − ε log σ(−βΔ),
-//!   loss = c · (−log q[target]) + (1−c) · L_kd.
+//!   loss = c · (−log q(target)) + (1−c) · L_kd.
 //! Where both agree Δ = 0: log 2, no gradient. The normaliser of q cancels in Δ, so its gradient in
 //! the logits is onehot(y_t) − onehot(y_s). Released code: LMOps/dpkd, with c = 1 − kd_ratio.
 
@@ -72,7 +72,11 @@ mod tests {
     use super::*;
     use crate::objective::testing::{check_gradient, equals_golden, golden, rows, targets};
 
-    fn objective(golden: &serde_json::Value, ce_weight: f64, label_smoothing: f64) -> DpkdTokenLoss {
+    fn objective(
+        golden: &serde_json::Value,
+        ce_weight: f64,
+        label_smoothing: f64,
+    ) -> DpkdTokenLoss {
         DpkdTokenLoss {
             beta: 0.1,
             label_smoothing,
@@ -100,7 +104,10 @@ mod tests {
     fn positions_that_agree_teach_nothing_and_margins_are_never_positive() {
         let golden = golden();
         let objective = objective(&golden, 0.0, 0.0);
-        let (student, teacher) = (rows(&golden["student_logits"]), rows(&golden["teacher_logits"]));
+        let (student, teacher) = (
+            rows(&golden["student_logits"]),
+            rows(&golden["teacher_logits"]),
+        );
         let mut agreed = 0;
         for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
             let (mut s, mut t) = (s.clone(), t.clone());

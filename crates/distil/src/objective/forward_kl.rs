@@ -1,5 +1,5 @@
 //! Word-level knowledge distillation (Hinton et al. 2015), mixed with cross-entropy:
-//! (1−s) · T² · KL(p_T‖q_T) + s · (−log q[target]), with p_T, q_T the softmax of logits / T.
+//! (1−s) · T² · KL(p_T‖q_T) + s · (−log q(target)), with p_T, q_T the softmax of logits / T.
 //!
 //! Gradient in the student's logits: (1−s) · T · (q_T − p_T) + s · (q − onehot(target)).
 //! T² keeps the gradient's size the same at every temperature.

@@ -114,12 +114,16 @@ mod tests {
                 teacher_rejected: number("teacher_rejected"),
                 rejected_tokens: number("rejected_tokens") as usize,
             });
-            let close = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} {b}");
+            let close =
+                |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs().max(1.0), "{a} {b}");
             close(value.loss, number("value"));
             close(value.margin, number("margin"));
             let gradient = &pair["gradient"];
             close(value.d_chosen, gradient["student_chosen"].as_f64().unwrap());
-            close(value.d_rejected, gradient["student_rejected"].as_f64().unwrap());
+            close(
+                value.d_rejected,
+                gradient["student_rejected"].as_f64().unwrap(),
+            );
         }
     }
 
@@ -149,7 +153,10 @@ mod tests {
             };
             assert!((slope(&|p, h| p.student_chosen += h) - value.d_chosen).abs() < 1e-8);
             assert!((slope(&|p, h| p.student_rejected += h) - value.d_rejected).abs() < 1e-8);
-            assert!(value.d_chosen < 0.0 && value.d_rejected > 0.0, "the teacher's side rises");
+            assert!(
+                value.d_chosen < 0.0 && value.d_rejected > 0.0,
+                "the teacher's side rises"
+            );
         }
     }
 

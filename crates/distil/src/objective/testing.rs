@@ -16,19 +16,27 @@ pub(crate) fn rows(value: &Value) -> Vec<Vec<f32>> {
 }
 
 pub(crate) fn targets(golden: &Value) -> Arc<[u32]> {
-    serde_json::from_value::<Vec<u32>>(golden["targets"].clone()).unwrap().into()
+    serde_json::from_value::<Vec<u32>>(golden["targets"].clone())
+        .unwrap()
+        .into()
 }
 
 /// Value at each position and gradient of the mean, against the golden ones of `name`.
 pub(crate) fn equals_golden(objective: &dyn RowObjective, golden: &Value, name: &str) {
-    let (student, teacher) = (rows(&golden["student_logits"]), rows(&golden["teacher_logits"]));
+    let (student, teacher) = (
+        rows(&golden["student_logits"]),
+        rows(&golden["teacher_logits"]),
+    );
     let gradients = rows(&golden[name]["gradient"]);
     let count = student.len() as f32;
     for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
         let (mut s, mut t) = (s.clone(), t.clone());
         let value = objective.row(i, &mut s, Some(&mut t), true)[0];
         let want = golden[name]["per_position"][i].as_f64().unwrap();
-        assert!((value - want).abs() < 1e-6 * want.max(1.0), "{name} {i}: {value} against {want}");
+        assert!(
+            (value - want).abs() < 1e-6 * want.max(1.0),
+            "{name} {i}: {value} against {want}"
+        );
         for (got, want) in s.iter().zip(&gradients[i]) {
             assert!((got / count - want).abs() < 1e-7, "{name} {i}: {got}");
         }
@@ -37,7 +45,10 @@ pub(crate) fn equals_golden(objective: &dyn RowObjective, golden: &Value, name: 
 
 /// The gradient against central differences of the value, on every logit.
 pub(crate) fn check_gradient(objective: &dyn RowObjective, golden: &Value, step: f32) {
-    let (student, teacher) = (rows(&golden["student_logits"]), rows(&golden["teacher_logits"]));
+    let (student, teacher) = (
+        rows(&golden["student_logits"]),
+        rows(&golden["teacher_logits"]),
+    );
     for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
         let value = |s: &[f32]| {
             let (mut s, mut t) = (s.to_vec(), t.clone());
@@ -50,7 +61,10 @@ pub(crate) fn check_gradient(objective: &dyn RowObjective, golden: &Value, step:
             up[entry] += step;
             down[entry] -= step;
             let slope = (value(&up) - value(&down)) / f64::from(up[entry] - down[entry]);
-            assert!((slope - f64::from(got)).abs() < 3e-4, "row {i} entry {entry}: {slope} {got}");
+            assert!(
+                (slope - f64::from(got)).abs() < 3e-4,
+                "row {i} entry {entry}: {slope} {got}"
+            );
         }
     }
 }

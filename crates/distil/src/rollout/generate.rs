@@ -95,7 +95,9 @@ pub fn generate(
         let free: Vec<usize> = (0..slots).filter(|&slot| rows[slot].is_none()).collect();
         let fresh: Vec<usize> = free.into_iter().take(waiting.len()).collect();
         for &slot in &fresh {
-            let prompt = waiting.next().expect("as many prompts wait as slots were taken");
+            let prompt = waiting
+                .next()
+                .expect("as many prompts wait as slots were taken");
             sampler.cache.clear(slot);
             rows[slot] = Some(Row {
                 prompt,
@@ -130,7 +132,10 @@ pub fn generate(
             }
         }
     }
-    Ok(responses.into_iter().map(|r| r.unwrap_or_else(empty)).collect())
+    Ok(responses
+        .into_iter()
+        .map(|r| r.unwrap_or_else(empty))
+        .collect())
 }
 
 fn empty() -> Response {
@@ -148,7 +153,10 @@ fn check(prompts: &[Prompt<'_>], context: usize) -> Result<usize> {
         let length = prompt.ids.len();
         if length == 0 || length >= context {
             return Err(Error::Mismatch {
-                what: format!("prompt {} has {length} tokens; the model's context is {context}", index + 1),
+                what: format!(
+                    "prompt {} has {length} tokens; the model's context is {context}",
+                    index + 1
+                ),
                 fix: "prompts need at least one token and room for an answer".into(),
             });
         }
@@ -208,13 +216,20 @@ impl Sampler<'_> {
         };
         let uniforms: Vec<f64> = slots
             .iter()
-            .map(|&slot| rows[slot].as_mut().map_or(0.0, |row| uniform(&mut row.random)))
+            .map(|&slot| {
+                rows[slot]
+                    .as_mut()
+                    .map_or(0.0, |row| uniform(&mut row.random))
+            })
             .collect();
         let vocabulary = self.network.tokens();
-        let drawn: Vec<Drawn> =
-            head_rows(hidden, self.head.clone(), None, vocabulary, |i, logits, _| {
-                draw(logits, self.sampling, uniforms[i])
-            });
+        let drawn: Vec<Drawn> = head_rows(
+            hidden,
+            self.head.clone(),
+            None,
+            vocabulary,
+            |i, logits, _| draw(logits, self.sampling, uniforms[i]),
+        );
         for (&slot, drawn) in slots.iter().zip(drawn) {
             if let Some(row) = &mut rows[slot] {
                 row.response.tokens.push(drawn.token);
@@ -231,7 +246,10 @@ mod tests {
 
     fn sampled(batch: usize, seed: u64, rows: &[u64]) -> Vec<Response> {
         let network = tiny_network(1);
-        let ids: Vec<Vec<u32>> = rows.iter().map(|&r| (0..=r as u32 % 5).map(|i| 3 + i).collect()).collect();
+        let ids: Vec<Vec<u32>> = rows
+            .iter()
+            .map(|&r| (0..=r as u32 % 5).map(|i| 3 + i).collect())
+            .collect();
         let prompts: Vec<Prompt> = ids
             .iter()
             .zip(rows)
@@ -289,7 +307,8 @@ mod tests {
                 response: response.tokens.clone(),
                 row: 0,
             };
-            let scores = crate::score::score(&network, None, &[example], 1000, &mut |_| {}).unwrap();
+            let scores =
+                crate::score::score(&network, None, &[example], 1000, &mut |_| {}).unwrap();
             for (a, b) in scores[0].logprobs.iter().zip(&response.logprobs) {
                 assert!((a - b).abs() < 1e-4, "{a} {b}");
             }
@@ -300,13 +319,20 @@ mod tests {
     fn prompts_without_room_are_refused() {
         let network = tiny_network(1);
         let settings = Generation {
-            sampling: Sampling { temperature: 0.0, top_k: 0, top_p: 1.0 },
+            sampling: Sampling {
+                temperature: 0.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
             max_new_tokens: 4,
             seed: 0,
             batch: 2,
         };
         for ids in [vec![], vec![1; 64]] {
-            let prompts = [Prompt { ids: &ids, stream: 0 }];
+            let prompts = [Prompt {
+                ids: &ids,
+                stream: 0,
+            }];
             assert!(generate(&network, &[0], &prompts, &settings, &mut |_, _| {}).is_err());
         }
     }

@@ -108,7 +108,10 @@ mod tests {
 
     /// The exact distribution, by the definition, in f64.
     fn expected(s: &Sampling) -> Vec<f64> {
-        let mut p: Vec<f64> = LOGITS.iter().map(|&z| (f64::from(z) / s.temperature).exp()).collect();
+        let mut p: Vec<f64> = LOGITS
+            .iter()
+            .map(|&z| (f64::from(z) / s.temperature).exp())
+            .collect();
         let mut order: Vec<usize> = (0..p.len()).collect();
         order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
         let kept = if s.top_k == 0 { 5 } else { s.top_k };
@@ -152,7 +155,10 @@ mod tests {
                 counts[drawn.token as usize] += 1.0 / f64::from(grid);
             }
             for (count, want) in counts.iter().zip(&want) {
-                assert!((count - want).abs() < 3e-5, "{s:?}: {counts:?} against {want:?}");
+                assert!(
+                    (count - want).abs() < 3e-5,
+                    "{s:?}: {counts:?} against {want:?}"
+                );
             }
         }
     }
@@ -160,7 +166,13 @@ mod tests {
     #[test]
     fn temperature_zero_is_greedy() {
         let drawn = draw(&mut LOGITS.clone(), &sampling(0.0, 0, 1.0), 0.99);
-        assert_eq!(drawn, Drawn { token: 1, logprob: 0.0 });
+        assert_eq!(
+            drawn,
+            Drawn {
+                token: 1,
+                logprob: 0.0
+            }
+        );
     }
 
     #[test]

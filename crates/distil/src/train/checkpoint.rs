@@ -71,9 +71,19 @@ pub(crate) fn newest(run: &Path) -> Option<usize> {
 
 /// Steps that have a checkpoint.
 fn steps(run: &Path) -> Vec<usize> {
-    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(run.join("checkpoints"))
+        .into_iter()
+        .flatten()
+        .flatten();
     entries
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("step-")?
+                .parse()
+                .ok()
+        })
         .collect()
 }
 

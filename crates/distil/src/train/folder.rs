@@ -63,7 +63,12 @@ impl Folder {
     /// Removes a folder that this process made and in which nothing has been done yet, so that the
     /// user can mend the input and try again with the same --out.
     pub(crate) fn forget(&self) {
-        let work = ["checkpoints", "metrics.jsonl", "teacher-samples.partial.jsonl", "teacher-samples.jsonl"];
+        let work = [
+            "checkpoints",
+            "metrics.jsonl",
+            "teacher-samples.partial.jsonl",
+            "teacher-samples.jsonl",
+        ];
         if !self.new || work.iter().any(|name| self.path.join(name).exists()) {
             return;
         }
@@ -124,12 +129,17 @@ impl Folder {
     /// a line at its end.
     pub(crate) fn keep_until(&self, name: &str, step: Option<usize>) -> Result<()> {
         let path = self.path.join(name);
-        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let Ok(text) = fs::read_to_string(&path) else {
+            return Ok(());
+        };
         let kept: String = text
             .lines()
             .filter(|line| {
                 let line: Option<Value> = serde_json::from_str(line).ok();
-                let of = line.as_ref().and_then(|l| l.get("step")).and_then(Value::as_u64);
+                let of = line
+                    .as_ref()
+                    .and_then(|l| l.get("step"))
+                    .and_then(Value::as_u64);
                 of.zip(step).is_some_and(|(of, step)| of <= step as u64)
             })
             .flat_map(|line| [line, "\n"])
@@ -148,7 +158,11 @@ fn lock(folder: &Path) -> Result<File> {
         path: path.clone(),
         source,
     };
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Run {
@@ -183,8 +197,10 @@ fn same_configuration(path: &Path, config: &Config) -> Result<()> {
 
 /// Facts about the machine and the inputs that decide a run's numbers.
 pub(crate) fn environment(config: &Config, sha256: Vec<(String, String)>) -> Value {
-    let sha256: serde_json::Map<String, Value> =
-        sha256.into_iter().map(|(name, digest)| (name, digest.into())).collect();
+    let sha256: serde_json::Map<String, Value> = sha256
+        .into_iter()
+        .map(|(name, digest)| (name, digest.into()))
+        .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("DISTIL_COMMIT"),
@@ -215,5 +231,9 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(failed)?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher).map_err(failed)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }

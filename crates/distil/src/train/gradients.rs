@@ -27,14 +27,18 @@ impl Gradients {
         for (slot, (_, parameter)) in self.slots.iter_mut().zip(parameters) {
             match parameter {
                 Parameter::Vector(tensor) => {
-                    let Some(new) = tensor.grad_remove(&mut found) else { continue };
+                    let Some(new) = tensor.grad_remove(&mut found) else {
+                        continue;
+                    };
                     *slot = Some(Gradient::Vector(match slot.take() {
                         Some(Gradient::Vector(sum)) => sum + new,
                         _ => new,
                     }));
                 }
                 Parameter::Matrix(tensor) => {
-                    let Some(new) = tensor.grad_remove(&mut found) else { continue };
+                    let Some(new) = tensor.grad_remove(&mut found) else {
+                        continue;
+                    };
                     *slot = Some(Gradient::Matrix(match slot.take() {
                         Some(Gradient::Matrix(sum)) => sum + new,
                         _ => new,

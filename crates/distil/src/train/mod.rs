@@ -128,7 +128,9 @@ pub fn train(run: &Run<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome
     let folder = Folder::open(run.out, run.config, run.resume)?;
     if folder.student().exists() {
         events(Event::Note("this run is finished already"));
-        return Ok(Outcome::Finished { student: folder.student() });
+        return Ok(Outcome::Finished {
+            student: folder.student(),
+        });
     }
     let result = begin(run, &folder, events);
     if result.is_err() {
@@ -139,7 +141,12 @@ pub fn train(run: &Run<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome
 
 fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
     let config = run.config;
-    let Setup { mut material, eval, counts, sha256 } = setup(config, events)?;
+    let Setup {
+        mut material,
+        eval,
+        counts,
+        sha256,
+    } = setup(config, events)?;
     events(Event::Note(&format!("training rows: {counts}")));
     let newest = checkpoint::newest(run.out);
     let state = match newest {
@@ -211,7 +218,10 @@ impl Trainer<'_> {
         if self.state.step == 0 {
             self.measure(events)?;
         }
-        let (every, save_every) = (self.run.config.eval.every, self.run.config.train.checkpoint_every);
+        let (every, save_every) = (
+            self.run.config.eval.every,
+            self.run.config.train.checkpoint_every,
+        );
         while self.state.step < self.steps {
             let line = self.step()?;
             self.folder.append("metrics.jsonl", &line)?;
@@ -239,7 +249,10 @@ impl Trainer<'_> {
         let (epoch, part) = ((step - 1) / per_epoch, (step - 1) % per_epoch);
         let order = order(self.run.config.seed, epoch as u64, rows);
         let end = ((part + 1) * batch).min(rows);
-        (order[part * batch..end].to_vec(), epoch as f64 + end as f64 / rows as f64)
+        (
+            order[part * batch..end].to_vec(),
+            epoch as f64 + end as f64 / rows as f64,
+        )
     }
 
     fn step(&mut self) -> Result<StepLine> {
@@ -256,20 +269,32 @@ impl Trainer<'_> {
             batch: settings.batch,
         };
         let report = self.method.step(&self.network, &rows, &mut work)?;
-        let Work { gradients, mut phases, .. } = work;
+        let Work {
+            gradients,
+            mut phases,
+            ..
+        } = work;
         let rate = learning_rate(settings, step, self.steps);
         let clip = settings.clip_norm;
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
         let norm = phases.time("optimiser", || {
             let norm = gradients.norm();
             if norm.is_finite() {
-                let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+                let scale = if clip > 0.0 && norm > clip {
+                    clip / norm
+                } else {
+                    1.0
+                };
                 optimizer.update(network, gradients, rate, scale);
             }
             norm
         });
         if !norm.is_finite() {
-            return Err(Error::NotFinite { step, term: "the gradient".into(), rows });
+            return Err(Error::NotFinite {
+                step,
+                term: "the gradient".into(),
+                rows,
+            });
         }
         let seconds = start.elapsed().as_secs_f64();
         self.state.step = step;
@@ -286,7 +311,11 @@ impl Trainer<'_> {
             learning_rate: rate,
             tokens_per_second: report.tokens as f64 / seconds.max(1e-9),
             seconds,
-            phases: phases.0.into_iter().map(|(name, time)| (name, time.as_secs_f64())).collect(),
+            phases: phases
+                .0
+                .into_iter()
+                .map(|(name, time)| (name, time.as_secs_f64()))
+                .collect(),
         })
     }
 
@@ -312,7 +341,11 @@ impl Trainer<'_> {
         let Some(set) = &self.eval else { return Ok(()) };
         let (model, settings, step) = (self.model(), self.settings(), self.state.step);
         let mut progress = |done, total| {
-            events(Event::Progress { what: "evaluating", done, total });
+            events(Event::Progress {
+                what: "evaluating",
+                done,
+                total,
+            });
         };
         let evaluation = evaluate(&model, self.teacher.as_ref(), set, &settings, &mut progress)?;
         let count = self.run.config.eval.samples;
@@ -326,7 +359,13 @@ impl Trainer<'_> {
             }
             false => evaluation.answers,
         };
-        for Answer { prompt, response, finish, .. } in answers.iter().take(count) {
+        for Answer {
+            prompt,
+            response,
+            finish,
+            ..
+        } in answers.iter().take(count)
+        {
             let line = json!({
                 "step": step, "prompt": prompt, "response": response, "finish_reason": finish,
             });
@@ -342,7 +381,10 @@ impl Trainer<'_> {
         });
         self.folder.append("metrics.jsonl", &line)?;
         self.note_best();
-        events(Event::Evaluated { step, metrics: &self.state.latest });
+        events(Event::Evaluated {
+            step,
+            metrics: &self.state.latest,
+        });
         Ok(())
     }
 
@@ -352,15 +394,32 @@ impl Trainer<'_> {
         let step = self.state.step;
         // Only what is saved can be kept.
         let saved = step == self.steps || (every > 0 && step > 0 && step.is_multiple_of(every));
-        let Some(name) = settings.eval.best_metric.as_ref().filter(|_| saved) else { return };
-        let value = self.state.latest.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
-        let (Some(value), Some(info)) = (value, metric(name)) else { return };
-        let better = self.state.best.as_ref().is_none_or(|best| match info.better {
-            Some(Better::Higher) => value > best.value,
-            _ => value < best.value,
-        });
+        let Some(name) = settings.eval.best_metric.as_ref().filter(|_| saved) else {
+            return;
+        };
+        let value = self
+            .state
+            .latest
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| *v);
+        let (Some(value), Some(info)) = (value, metric(name)) else {
+            return;
+        };
+        let better = self
+            .state
+            .best
+            .as_ref()
+            .is_none_or(|best| match info.better {
+                Some(Better::Higher) => value > best.value,
+                _ => value < best.value,
+            });
         if better && settings.train.keep_best {
-            self.state.best = Some(Best { step, value, metrics: self.state.latest.clone() });
+            self.state.best = Some(Best {
+                step,
+                value,
+                metrics: self.state.latest.clone(),
+            });
         }
     }
 
@@ -368,7 +427,10 @@ impl Trainer<'_> {
         let path = checkpoint::save(self.run.out, &self.model(), &self.optimizer, &self.state)?;
         let best = self.state.best.as_ref().map(|best| best.step);
         checkpoint::prune(self.run.out, self.run.config.train.keep_last, best)?;
-        events(Event::Saved { step: self.state.step, path: &path });
+        events(Event::Saved {
+            step: self.state.step,
+            path: &path,
+        });
         Ok(())
     }
 
@@ -384,7 +446,8 @@ impl Trainer<'_> {
             }
             _ => self.model(),
         };
-        let object = |metrics: &[(String, f64)]| metrics.iter().cloned().collect::<BTreeMap<_, _>>();
+        let object =
+            |metrics: &[(String, f64)]| metrics.iter().cloned().collect::<BTreeMap<_, _>>();
         self.folder.write_json(
             "eval.json",
             &json!({

@@ -106,7 +106,8 @@ impl Optimizer {
         let damaged = |what: String| Error::Run {
             path: path.to_owned(),
             what,
-            fix: "the checkpoint is damaged: remove its folder to resume from the one before".into(),
+            fix: "the checkpoint is damaged: remove its folder to resume from the one before"
+                .into(),
         };
         let bytes = std::fs::read(path).map_err(|source| ModelError::Read {
             path: path.to_owned(),
@@ -119,8 +120,14 @@ impl Optimizer {
             if tensor.shape() != shape || tensor.dtype() != safetensors::Dtype::F32 {
                 return Err(damaged(format!("`{name}` is of another shape or type")));
             }
-            let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            Ok(TensorData::new(values.collect::<Vec<f32>>(), shape.to_vec()))
+            let values = tensor
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            Ok(TensorData::new(
+                values.collect::<Vec<f32>>(),
+                shape.to_vec(),
+            ))
         };
         for (name, moments) in self.names.iter().zip(&mut self.moments) {
             let names = [format!("{name}.first"), format!("{name}.second")];

@@ -37,14 +37,18 @@ mod tests {
              [train]\nsteps = 11\nlearning_rate = 0.1\nwarmup_steps = 4\n\
              {share}schedule = \"{schedule}\"\n"
         );
-        Config::parse(&text, std::path::Path::new("run.toml"), &[]).unwrap().train
+        Config::parse(&text, std::path::Path::new("run.toml"), &[])
+            .unwrap()
+            .train
     }
 
     #[test]
     fn rises_to_the_peak_and_falls_to_its_share() {
-        for (schedule, middle, last) in
-            [("linear", 0.055, 0.01), ("cosine", 0.055, 0.01), ("constant", 0.1, 0.1)]
-        {
+        for (schedule, middle, last) in [
+            ("linear", 0.055, 0.01),
+            ("cosine", 0.055, 0.01),
+            ("constant", 0.1, 0.1),
+        ] {
             let settings = settings(schedule);
             let rate = |step| learning_rate(&settings, step, 11);
             let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{schedule}: {a} {b}");

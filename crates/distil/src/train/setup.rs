@@ -6,11 +6,9 @@ use burn::tensor::Device;
 use distil_model::reference::{self, Progress};
 use distil_model::{Model, prune};
 
-use super::folder::sha256_of;
 use super::Event;
-use crate::config::{
-    Config, DpkdForm, LmSource, Method, OnBadRow as BadRow, Prune, Student,
-};
+use super::folder::sha256_of;
+use crate::config::{Config, DpkdForm, LmSource, Method, OnBadRow as BadRow, Prune, Student};
 use crate::data::counts::Counts;
 use crate::data::example::{Encoding, Limits, examples, prompts};
 use crate::data::read::{DataSet, OnBadRow};
@@ -43,11 +41,19 @@ pub fn open_model(reference: &str, events: &mut dyn FnMut(Event<'_>)) -> Result<
             name = format!("fetching {file}");
             total = bytes.unwrap_or(0) as usize;
             done = 0;
-            events(Event::Progress { what: &name, done, total });
+            events(Event::Progress {
+                what: &name,
+                done,
+                total,
+            });
         }
         Progress::Advance { bytes } => {
             done += bytes as usize;
-            events(Event::Progress { what: &name, done, total });
+            events(Event::Progress {
+                what: &name,
+                done,
+                total,
+            });
         }
         Progress::Done => {}
         Progress::Note(text) => events(Event::Note(text)),
@@ -123,7 +129,8 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
         BadRow::Error => OnBadRow::Fail,
         BadRow::Skip => OnBadRow::Skip,
     };
-    let encode_pair = |prompt: &str, response: &str| student.tokenizer.encode_pair(prompt, response);
+    let encode_pair =
+        |prompt: &str, response: &str| student.tokenizer.encode_pair(prompt, response);
     let encoding = Encoding {
         template: &template,
         encode_pair: &encode_pair,
@@ -178,7 +185,11 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
     Ok(loaded)
 }
 
-fn hashes(config: &Config, teacher: Option<&Model>, student: &Model) -> Result<Vec<(String, String)>> {
+fn hashes(
+    config: &Config,
+    teacher: Option<&Model>,
+    student: &Model,
+) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     let data = &config.data;
     let files = data.train.iter().chain(&data.eval).chain(&data.corpus);
@@ -190,7 +201,11 @@ fn hashes(config: &Config, teacher: Option<&Model>, student: &Model) -> Result<V
     models.dedup();
     for path in models {
         for (name, digest) in distil_model::weights::Weights::open(&path)?.sha256()? {
-            let file = if path.is_dir() { path.join(&name) } else { path.clone() };
+            let file = if path.is_dir() {
+                path.join(&name)
+            } else {
+                path.clone()
+            };
             all.push((Path::display(&file).to_string(), digest));
         }
     }

@@ -229,6 +229,7 @@ impl KvCache {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // one segment is a range in a slice
 mod tests {
     use super::*;
     use crate::force_portable;

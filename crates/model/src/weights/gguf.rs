@@ -141,7 +141,7 @@ impl GgufFile {
         self.names.keys().cloned().collect()
     }
 
-    /// The shape of a tensor by its Hugging Face name, \[out, in\] for a matrix.
+    /// The shape of a tensor by its Hugging Face name, [out, in] for a matrix.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensor(self.names.get(name)?)
             .map(|tensor| tensor.shape.clone())

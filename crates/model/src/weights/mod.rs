@@ -73,7 +73,7 @@ impl Weights {
         }
     }
 
-    /// The shape of a tensor, \[out, in\] for a matrix.
+    /// The shape of a tensor, [out, in] for a matrix.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
             Self::Safetensors(dir) => dir.shape(name),
