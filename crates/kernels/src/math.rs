@@ -71,34 +71,46 @@ fn max_inner(row: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Sum of f(x) over a row, in 16 lanes.
+/// Values summed in f32 before the sum goes on in f64: a long row's small values would otherwise be
+/// lost one by one against a large sum (a softmax over 50,000 tokens has a long tail).
+const BLOCK: usize = 64 * LANES;
+
+/// Sum of f(x) over a row.
 #[inline(always)]
 pub fn sum_of(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(x);
+    let mut total = 0.0f64;
+    for block in row.chunks(BLOCK) {
+        let mut lanes = [0.0f32; LANES];
+        let chunks = block.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane += f(x);
+            }
         }
+        let tail: f32 = rest.iter().map(|&x| f(x)).sum();
+        total += f64::from(lanes.iter().sum::<f32>() + tail);
     }
-    let tail: f32 = rest.iter().map(|&x| f(x)).sum();
-    lanes.iter().sum::<f32>() + tail
+    total as f32
 }
 
-/// Sum of f(x, y) over two rows of the same length, in 16 lanes.
+/// Sum of f(x, y) over two rows of the same length.
 #[inline(always)]
 pub fn sum_of2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (ra, rb) = (ca.remainder(), cb.remainder());
-    for (x, y) in ca.zip(cb) {
-        for i in 0..LANES {
-            lanes[i] += f(x[i], y[i]);
+    let mut total = 0.0f64;
+    for (a, b) in a.chunks(BLOCK).zip(b.chunks(BLOCK)) {
+        let mut lanes = [0.0f32; LANES];
+        let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let (ra, rb) = (ca.remainder(), cb.remainder());
+        for (x, y) in ca.zip(cb) {
+            for i in 0..LANES {
+                lanes[i] += f(x[i], y[i]);
+            }
         }
+        let tail: f32 = ra.iter().zip(rb).map(|(&x, &y)| f(x, y)).sum();
+        total += f64::from(lanes.iter().sum::<f32>() + tail);
     }
-    let tail: f32 = ra.iter().zip(rb).map(|(&x, &y)| f(x, y)).sum();
-    lanes.iter().sum::<f32>() + tail
+    total as f32
 }
 
 /// Inner product of two rows.
@@ -166,5 +178,15 @@ mod tests {
         assert_eq!(argmax(&[1.0, 3.0, 3.0, 2.0]), 1);
         assert_eq!(dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), 32.0);
         assert_eq!(max(&[]), f32::NEG_INFINITY);
+    }
+
+    /// One likely token before a tail of 50,000 unlikely ones: each is below half a unit in the
+    /// last place of 1, together they are not.
+    #[test]
+    fn a_long_tail_is_not_lost() {
+        let mut row = vec![-18.0f32; 50_000];
+        row[0] = 0.0;
+        let want = (1.0 + 49_999.0 * (-18.0f64).exp()).ln();
+        assert!((f64::from(log_sum_exp(&row)) - want).abs() < 1e-6);
     }
 }

@@ -23,13 +23,18 @@ pub struct RopeTable {
 
 impl RopeTable {
     /// The table of `positions` for the angular frequencies ω (`frequencies`, one for each pair of
-    /// a head's dimensions, in radians a position). Angles are computed in f64.
+    /// a head's dimensions, in radians a position).
+    ///
+    /// Frequency and angle are rounded to f32 as in transformers and vLLM: models are trained and
+    /// served with these angles. With exact angles log-probabilities of a 135M model differ by 1e-4 after
+    /// 200 tokens, four times as much as all other rounding together.
     pub fn new(positions: &[u32], frequencies: &[f64]) -> Self {
         let mut cos = Vec::with_capacity(positions.len() * frequencies.len());
         let mut sin = Vec::with_capacity(positions.len() * frequencies.len());
         for &position in positions {
             for &frequency in frequencies {
-                let (s, c) = (f64::from(position) * frequency).sin_cos();
+                let angle = position as f32 * frequency as f32;
+                let (s, c) = f64::from(angle).sin_cos();
                 cos.push(c as f32);
                 sin.push(s as f32);
             }

@@ -150,10 +150,7 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
             fix: "lower one of the two".into(),
         });
     }
-    let mut rows = DataSet::read(&settings.train, on_bad_row)?;
-    if let Some(limit) = settings.limit {
-        rows.rows.truncate(limit);
-    }
+    let rows = DataSet::read(&settings.train, on_bad_row)?;
     let mut loaded = Loaded {
         examples: Vec::new(),
         prompts: Vec::new(),
@@ -173,6 +170,11 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
     }
     if sequence.is_some() || matches!(config.method, Method::SeqKd(_)) {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
+    }
+    // Rows that are used, not rows that are read: one left out for its length counts for nothing.
+    if let Some(limit) = settings.limit {
+        loaded.examples.truncate(limit);
+        loaded.prompts.truncate(limit);
     }
     if sequence.is_some_and(|form| form.lm_source == LmSource::Corpus) {
         let corpus = DataSet::read(&settings.corpus, on_bad_row)?;
