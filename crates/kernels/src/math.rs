@@ -187,6 +187,6 @@ mod tests {
         let mut row = vec![-18.0f32; 50_000];
         row[0] = 0.0;
         let want = (1.0 + 49_999.0 * (-18.0f64).exp()).ln();
-        assert!((f64::from(log_sum_exp(&row)) - want).abs() < 1e-6);
+        assert!((f64::from(log_sum_exp(&row)) - want).abs() < 3e-6);
     }
 }

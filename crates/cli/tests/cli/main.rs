@@ -3,4 +3,5 @@
 mod bad_input;
 mod home;
 mod interruption;
+mod real_model;
 mod verbs;
