@@ -1,6 +1,7 @@
 //! What a user sees when something goes wrong, and the exit status that scripts see.
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use distil_model::ModelError;
@@ -35,9 +36,15 @@ impl fmt::Display for WrongInput {
 
 impl std::error::Error for WrongInput {}
 
+/// A line on standard error. Nobody may be there to read it (`2>&1 | tee`, and Ctrl-C ends tee,
+/// too): that must not end the work, as `eprintln!` would.
+pub(crate) fn say(text: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints the error and returns its status.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    say(format_args!("error: {error:#}"));
     ExitCode::from(status(error))
 }
 
@@ -57,12 +64,12 @@ pub(crate) fn explain_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let what = panic.payload_as_str().unwrap_or("no reason given");
-        eprintln!(
+        say(format_args!(
             "error: this is a bug in distil, please report it with the command that caused it: \
              {what} ({}, distil {})",
             place.unwrap_or_else(|| "unknown place".into()),
             env!("CARGO_PKG_VERSION")
-        );
+        ));
         // At once: other threads must not go on with half of a result.
         std::process::exit(WORK_FAILED.into());
     }));

@@ -25,7 +25,7 @@ pub(crate) fn on_ctrl_c(message: &'static str) -> anyhow::Result<Arc<AtomicBool>
         while !seen.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        eprintln!("\n{message}");
+        crate::failure::say(format_args!("\n{message}"));
     });
     Ok(asked)
 }

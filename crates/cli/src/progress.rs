@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use crate::failure::say;
 use distil::train::{Event, StepLine};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
@@ -70,8 +71,12 @@ impl Progress {
                 if self.is_time() {
                     self.spoken = Some(Instant::now());
                     match total {
-                        0 => eprintln!("{what}: {}", count(what, done)),
-                        _ => eprintln!("{what}: {} of {}", count(what, done), count(what, total)),
+                        0 => say(format_args!("{what}: {}", count(what, done))),
+                        _ => say(format_args!(
+                            "{what}: {} of {}",
+                            count(what, done),
+                            count(what, total)
+                        )),
                     }
                 }
             }
@@ -113,7 +118,7 @@ impl Progress {
             && (line.step <= 1 || line.step >= line.steps || self.is_time())
         {
             self.spoken = Some(Instant::now());
-            eprintln!("step {}/{}: {words}", line.step, line.steps);
+            say(format_args!("step {}/{}: {words}", line.step, line.steps));
         }
     }
 
@@ -127,8 +132,8 @@ impl Progress {
 
     fn say(&mut self, text: &str) {
         match &self.bar {
-            Some((_, bar)) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some((_, bar)) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 

@@ -104,6 +104,24 @@ fn log_probabilities_equal_transformers() {
     }
 }
 
+/// Invariant 3 for whole networks: what a GPU would run gives what the CPU's kernels give.
+/// (Other tests of this process may run portable meanwhile, which must not matter to them.)
+#[test]
+fn portable_compositions_equal_the_kernels() {
+    for name in ["llama-bias-llama3-rope", "qwen3"] {
+        let (network, golden) = load(name);
+        let sequences = golden["sequences"].as_array().unwrap();
+        let tokens: Vec<Vec<u32>> = sequences.iter().map(|s| ids(&s["token_ids"])).collect();
+        let kernels = log_probabilities(&network, &tokens);
+        distil_kernels::force_portable(true);
+        let portable = log_probabilities(&network, &tokens);
+        distil_kernels::force_portable(false);
+        for (a, b) in kernels.iter().flatten().zip(portable.iter().flatten()) {
+            assert!((a - b).abs() < 1e-4, "{name}: {a} against {b}");
+        }
+    }
+}
+
 #[test]
 fn greedy_continuations_with_the_cache_equal_transformers() {
     for name in MODELS {

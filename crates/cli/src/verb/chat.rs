@@ -72,8 +72,9 @@ pub(crate) fn run(chat: &Chat, progress: &mut Progress) -> anyhow::Result<()> {
     }
     loop {
         if interactive {
-            eprint!("> ");
-            std::io::stderr().flush()?;
+            let mut stderr = std::io::stderr();
+            write!(stderr, "> ")?;
+            stderr.flush()?;
         }
         let mut line = String::new();
         if stdin.lock().read_line(&mut line)? == 0 {

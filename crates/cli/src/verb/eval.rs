@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use distil::config::Sampling;
 use distil::data::example::{Example, PromptExample};
-use distil::eval::evaluate::{EvalSet, Evaluation, GREEDY, Settings, evaluate};
+use distil::eval::evaluate::{EvalSet, Evaluation, GREEDY, Settings, evaluate, measurable};
 use distil::eval::metric::{METRIC_NAMES, METRICS, metric};
 use distil_model::{Model, files};
 use serde_json::{Map, Value, json};
@@ -105,6 +105,10 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     let example = |example: &Example| (example.len(), example.row);
     set.examples = loading::keep_fitting(set.examples, most, example, &data, progress);
 
+    let metrics = match arguments.metrics {
+        Some(_) => metrics,
+        None => measurable_of(metrics, teacher.is_some(), &set)?,
+    };
     let mut settings = Settings {
         metrics: metrics.clone(),
         sampling: GREEDY,
@@ -186,6 +190,24 @@ fn metrics(arguments: &Eval) -> anyhow::Result<Vec<String>> {
         Some(name) => Err(WrongInput::new(
             format!("--metrics: there is no metric `{name}`"),
             format!("choose from {}", METRIC_NAMES.join(", ")),
+        )
+        .into()),
+    }
+}
+
+/// Those metrics that these rows can be measured by.
+fn measurable_of(
+    names: Vec<String>,
+    has_teacher: bool,
+    set: &EvalSet,
+) -> anyhow::Result<Vec<String>> {
+    let can = |name: &String| metric(name).is_some_and(|m| measurable(m, has_teacher, set));
+    let names: Vec<String> = names.into_iter().filter(can).collect();
+    match names.is_empty() {
+        false => Ok(names),
+        true => Err(WrongInput::new(
+            "no metric can be measured on these rows",
+            "give rows with prompts or answers within the model's context",
         )
         .into()),
     }

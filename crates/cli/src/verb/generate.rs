@@ -57,7 +57,7 @@ pub(crate) struct Generate {
     json: bool,
 
     /// Longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = super::at_least_one)]
     max_new_tokens: usize,
 
     #[command(flatten)]

@@ -7,6 +7,7 @@ use clap::Args;
 use distil::config::Config;
 use distil::train::{Outcome, Run, train};
 
+use crate::failure::say;
 use crate::interrupt;
 use crate::output;
 use crate::progress::Progress;
@@ -61,10 +62,10 @@ pub(crate) fn run(arguments: &Train, progress: &mut Progress) -> anyhow::Result<
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { step } => {
-            eprintln!(
+            say(format_args!(
                 "interrupted after step {step}; to go on: {}",
                 command(arguments, &out)
-            );
+            ));
             Ok(ExitCode::FAILURE)
         }
     }

@@ -68,7 +68,11 @@ fn until(home: &Home, name: &str) -> Child {
 #[test]
 fn a_killed_run_ends_with_the_same_bits() {
     let home = home();
-    for name in ["broken/metrics.jsonl", "broken/checkpoints/step-5"] {
+    for name in [
+        "broken/teacher-samples.partial.jsonl",
+        "broken/metrics.jsonl",
+        "broken/checkpoints/step-5",
+    ] {
         let _ = std::fs::remove_dir_all(home.path("broken"));
         let mut child = until(&home, name);
         child.kill().unwrap();
@@ -111,6 +115,41 @@ fn ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
     );
     assert_eq!(resume(&home).status, 0);
     same(&home);
+}
+
+/// `2>&1 | tee log` and Ctrl-C: tee is gone, and the run must still write its checkpoint.
+#[test]
+fn nobody_reading_the_messages_does_not_end_a_run() {
+    let home = home();
+    let mut child = until(&home, "broken/checkpoints/step-5");
+    drop(child.stderr.take());
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(resume(&home).status, 0);
+    same(&home);
+}
+
+/// Samples of the teacher belong to the rows they were drawn for.
+#[test]
+fn data_that_changed_before_the_first_checkpoint_is_noticed() {
+    let home = home();
+    let mut child = until(&home, "broken/metrics.jsonl");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let _ = std::fs::remove_dir_all(home.path("broken/checkpoints"));
+    let mut rows = home.read("train.jsonl");
+    rows.extend(home.read("dev.jsonl"));
+    std::fs::write(home.path("train.jsonl"), rows).unwrap();
+    let did = resume(&home);
+    assert_eq!(did.status, 2, "{}", did.err);
+    assert!(did.err.contains("train.jsonl has changed"), "{}", did.err);
 }
 
 /// A limit on the size of files stands for a disk that fills up while a checkpoint is written.

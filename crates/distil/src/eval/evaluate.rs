@@ -266,6 +266,11 @@ fn of_references(metric: &MetricInfo) -> bool {
     )
 }
 
+/// Whether a metric can be measured on `set`.
+pub fn measurable(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> bool {
+    check(metric, has_teacher, set).is_ok()
+}
+
 /// Whether what the metric needs is there.
 fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
     let refuse = |what: &str, fix: &str| {

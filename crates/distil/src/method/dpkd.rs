@@ -163,7 +163,7 @@ impl SequenceForm {
             max_new_tokens: self.form.max_new_tokens,
             // Another stream for every step; the odd factor keeps steps of near seeds apart.
             seed: work.seed ^ (work.step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            batch: self.batch.max(rows.len()),
+            batch: self.batch,
         };
         let network = student.frozen();
         work.phases.time("sample", || {

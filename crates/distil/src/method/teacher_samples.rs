@@ -47,12 +47,19 @@ pub(crate) fn teacher_samples(
         .path()
         .join("teacher-samples.partial.jsonl");
     let total = prompts.len() * per_prompt;
+    let tokens = teacher.network.tokens();
     let mut samples = match path.exists() {
-        true => read(&path, total, false)?,
-        false => read(&partial, total, true)?,
+        true => read(&path, total, tokens, false)?,
+        false => read(&partial, total, tokens, true)?,
     };
-    let missing: Vec<usize> = (0..total).filter(|i| !samples.contains_key(i)).collect();
-    if !missing.is_empty() {
+    if samples.len() < total {
+        // Chunks are the same whenever a run is resumed, and done whole: not even rounding may
+        // depend on where it was broken off.
+        let chunks: Vec<Vec<usize>> = (0..total.div_ceil(CHUNK))
+            .map(|chunk| (chunk * CHUNK..((chunk + 1) * CHUNK).min(total)).collect())
+            .filter(|chunk: &Vec<usize>| !chunk.iter().all(|i| samples.contains_key(i)))
+            .collect();
+        samples.retain(|i, _| !chunks.iter().any(|chunk| chunk.contains(i)));
         // Written anew: a line that was cut off by a kill would swallow the next one.
         write(&partial, &samples)?;
         let failed = |source| Error::Write {
@@ -70,7 +77,7 @@ pub(crate) fn teacher_samples(
             batch: preparation.config.eval.batch,
         };
         let mut done = samples.len();
-        for chunk in missing.chunks(CHUNK) {
+        for chunk in &chunks {
             if preparation.interrupt.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -128,9 +135,14 @@ fn write(path: &Path, samples: &BTreeMap<usize, Line>) -> Result<()> {
     Ok(files::write_whole(path, text.as_bytes())?)
 }
 
+/// Whether these can be a response of a model with so many tokens.
+fn is_response(ids: &[u32], tokens: usize) -> bool {
+    !ids.is_empty() && ids.iter().all(|&id| (id as usize) < tokens)
+}
+
 /// The samples of a file; none if there is no file. Lines that do not parse are the end of an
 /// interrupted write where `lenient`, and damage where not.
-fn read(path: &Path, total: usize, lenient: bool) -> Result<BTreeMap<usize, Line>> {
+fn read(path: &Path, total: usize, tokens: usize, lenient: bool) -> Result<BTreeMap<usize, Line>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -144,7 +156,7 @@ fn read(path: &Path, total: usize, lenient: bool) -> Result<BTreeMap<usize, Line
     let mut samples = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         match serde_json::from_str::<Line>(line) {
-            Ok(line) if line.sample < total && !line.token_ids.is_empty() => {
+            Ok(line) if line.sample < total && is_response(&line.token_ids, tokens) => {
                 samples.insert(line.sample, line);
             }
             _ if lenient => {}

@@ -67,7 +67,7 @@ struct Row {
 /// Answers every prompt; responses come in the prompts' order, `on_done` in the order they finish.
 ///
 /// # Errors
-/// A prompt is empty or leaves no room in the model's context.
+/// A prompt is empty or leaves no room in the model's context; the model's logits are not numbers.
 pub fn generate(
     network: &Llama,
     stop_ids: &[u32],
@@ -78,7 +78,7 @@ pub fn generate(
     let context = network.config().context;
     let longest = check(prompts, context)?;
     let slots = settings.batch.clamp(1, prompts.len().max(1));
-    let capacity = (longest + settings.max_new_tokens).min(context);
+    let capacity = longest.saturating_add(settings.max_new_tokens).min(context);
     let mut responses: Vec<Option<Response>> = prompts.iter().map(|_| None).collect();
     if settings.max_new_tokens == 0 {
         return Ok(prompts.iter().map(|_| empty()).collect());
@@ -113,7 +113,7 @@ pub fn generate(
         if going.is_empty() {
             break;
         }
-        sampler.advance(prompts, &going, &mut rows);
+        sampler.advance(prompts, &going, &mut rows)?;
         for &slot in &going {
             let Some(row) = &mut rows[slot] else { continue };
             let last = row.response.tokens.last();
@@ -189,7 +189,12 @@ struct Sampler<'a> {
 impl Sampler<'_> {
     /// Feeds each of `slots` what it has not seen yet (its prompt, or its last token) and draws its
     /// next token.
-    fn advance(&mut self, prompts: &[Prompt<'_>], slots: &[usize], rows: &mut [Option<Row>]) {
+    fn advance(
+        &mut self,
+        prompts: &[Prompt<'_>],
+        slots: &[usize],
+        rows: &mut [Option<Row>],
+    ) -> Result<()> {
         let (mut ids, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
         let mut segments: Vec<Range<usize>> = Vec::new();
         for &slot in slots {
@@ -230,12 +235,21 @@ impl Sampler<'_> {
             vocabulary,
             |i, logits, _| draw(logits, self.sampling, uniforms[i]),
         );
+        if drawn.iter().any(|drawn| drawn.logprob.is_nan()) {
+            return Err(Error::Mismatch {
+                what: "the model's logits are not numbers".into(),
+                fix: "its weights are damaged, or training made it diverge; check where they \
+                      come from"
+                    .into(),
+            });
+        }
         for (&slot, drawn) in slots.iter().zip(drawn) {
             if let Some(row) = &mut rows[slot] {
                 row.response.tokens.push(drawn.token);
                 row.response.logprobs.push(drawn.logprob);
             }
         }
+        Ok(())
     }
 }
 

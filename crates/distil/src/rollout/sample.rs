@@ -12,18 +12,21 @@ use crate::config::Sampling;
 pub struct Drawn {
     /// Its id.
     pub token: u32,
-    /// Its log-probability in nats, 0 for a greedy choice.
+    /// Its log-probability in nats, 0 for a greedy choice; NaN if the logits are no numbers.
     pub logprob: f32,
 }
 
 /// Draws from `logits` (overwritten) with one uniform number in [0, 1).
 ///
-/// Temperature 0 takes the largest logit, the first of equals.
+/// Temperature 0 (below 10⁻⁶) takes the largest logit, the first of equals.
 pub fn draw(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Drawn {
-    if sampling.temperature == 0.0 {
+    // Below this, dividing by the temperature would overflow what it makes sharp already.
+    if sampling.temperature < 1e-6 {
+        let token = argmax(logits);
+        let finite = logits.get(token).is_some_and(|z| z.is_finite());
         return Drawn {
-            token: argmax(logits) as u32,
-            logprob: 0.0,
+            token: token as u32,
+            logprob: if finite { 0.0 } else { f32::NAN },
         };
     }
     if sampling.temperature != 1.0 {
@@ -173,6 +176,18 @@ mod tests {
                 logprob: 0.0
             }
         );
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_noticed() {
+        for s in [
+            sampling(0.0, 0, 1.0),
+            sampling(1.0, 0, 1.0),
+            sampling(1.0, 3, 1.0),
+            sampling(0.5, 0, 0.9),
+        ] {
+            assert!(draw(&mut [f32::NAN; 5], &s, 0.3).logprob.is_nan(), "{s:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,20 @@ pub(crate) fn newest(run: &Path) -> Option<usize> {
     steps(run).into_iter().max()
 }
 
+/// Removes what a kill left of a checkpoint that was being written or removed.
+pub(crate) fn clear_leftovers(run: &Path) {
+    let entries = fs::read_dir(run.join("checkpoints"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in entries {
+        if entry.file_name().to_string_lossy().starts_with(".step-") {
+            // What cannot be removed only takes room.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Steps that have a checkpoint.
 fn steps(run: &Path) -> Vec<usize> {
     let entries = fs::read_dir(run.join("checkpoints"))

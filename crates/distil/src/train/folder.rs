@@ -28,7 +28,10 @@ impl Folder {
     /// The folder exists and the run is not to be resumed; it belongs to another configuration;
     /// another process works in it; it cannot be written.
     pub fn open(path: &Path, config: &Config, resume: bool) -> Result<Self> {
-        let exists = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        // A kill in a run's first moments leaves nothing but its lock and half a configuration.
+        let begun = |name: &std::ffi::OsStr| name != ".lock" && name != ".config.toml.partial";
+        let exists = fs::read_dir(path)
+            .is_ok_and(|entries| entries.flatten().any(|entry| begun(&entry.file_name())));
         let resolved = path.join("config.toml");
         if exists && !resume {
             return Err(Error::Run {
@@ -129,9 +132,10 @@ impl Folder {
     /// a line at its end.
     pub(crate) fn keep_until(&self, name: &str, step: Option<usize>) -> Result<()> {
         let path = self.path.join(name);
-        let Ok(text) = fs::read_to_string(&path) else {
+        let Ok(bytes) = fs::read(&path) else {
             return Ok(());
         };
+        let text = String::from_utf8_lossy(&bytes);
         let kept: String = text
             .lines()
             .filter(|line| {

@@ -148,14 +148,23 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         sha256,
     } = setup(config, events)?;
     events(Event::Note(&format!("training rows: {counts}")));
+    checkpoint::clear_leftovers(run.out);
     let newest = checkpoint::newest(run.out);
+    folder.same_inputs(&sha256)?;
     let state = match newest {
         Some(step) => {
-            folder.same_inputs(&sha256)?;
             let path = checkpoint::path_of(run.out, step);
             material.student = Model::open(&path, &material.student.network.device())?;
             events(Event::Note(&format!("continuing after step {step}")));
-            checkpoint::read_state(run.out, step)?
+            let mut state = checkpoint::read_state(run.out, step)?;
+            if let Some(best) = &state.best
+                && !checkpoint::path_of(run.out, best.step).exists()
+            {
+                let text = format!("the best checkpoint, of step {}, is gone", best.step);
+                events(Event::Note(&text));
+                state.best = None;
+            }
+            state
         }
         None => {
             folder.write_json("environment.json", &folder::environment(config, sha256))?;
@@ -183,6 +192,16 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         folder.keep_until(name, newest)?;
     }
     let steps = config.train.steps(method.rows());
+    if config.train.warmup_steps >= steps && config.train.warmup_steps > 0 {
+        return Err(Error::Config {
+            place: "train.warmup_steps".into(),
+            what: format!(
+                "{} steps of warm-up in a run of {steps} steps never reach the learning rate",
+                config.train.warmup_steps
+            ),
+            fix: format!("lower it below {steps}, or train longer"),
+        });
+    }
     let trainer = Trainer {
         run,
         folder,
@@ -371,6 +390,13 @@ impl Trainer<'_> {
             });
             self.folder.append("samples.jsonl", &line)?;
         }
+        if let Some((name, _)) = evaluation.metrics.iter().find(|(_, v)| v.is_nan()) {
+            return Err(Error::NotFinite {
+                step,
+                term: name.clone(),
+                rows: Vec::new(),
+            });
+        }
         if step == 0 {
             self.state.start = evaluation.metrics.clone();
         }
@@ -414,7 +440,7 @@ impl Trainer<'_> {
                 Some(Better::Higher) => value > best.value,
                 _ => value < best.value,
             });
-        if better && settings.train.keep_best {
+        if better && value.is_finite() && settings.train.keep_best {
             self.state.best = Some(Best {
                 step,
                 value,
@@ -436,7 +462,8 @@ impl Trainer<'_> {
 
     /// Writes `eval.json` and the student: the best checkpoint's where one is kept, else the last.
     fn finish(self, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
-        let best = self.state.best.as_ref();
+        let kept = |best: &&Best| checkpoint::path_of(self.run.out, best.step).exists();
+        let best = self.state.best.as_ref().filter(kept);
         let model = match best {
             Some(best) if best.step != self.state.step => {
                 let text = format!("the student is the best checkpoint, of step {}", best.step);

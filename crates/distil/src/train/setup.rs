@@ -98,7 +98,31 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
         Some(teacher) => teacher::align(teacher, &student)?,
         None => student.network.config().vocabulary,
     };
-    let data = load_data(config, &student)?;
+    if let Some(teacher) = &teacher
+        && teacher.eos()? != student.eos()?
+    {
+        let name = |model: &Model| -> Result<String> {
+            let id = model.eos()?;
+            Ok(model.tokenizer.token(id).unwrap_or_else(|| id.to_string()))
+        };
+        return Err(Error::Mismatch {
+            what: format!(
+                "the teacher ends its answers with {:?} and the student with {:?}: the student \
+                 would learn a token that does not stop it",
+                name(teacher)?,
+                name(&student)?
+            ),
+            fix: "give both the same eos_token in tokenizer_config.json, or prune the student \
+                  from the teacher"
+                .into(),
+        });
+    }
+    let context = |model: &Model| model.network.config().context;
+    let context = teacher
+        .as_ref()
+        .map_or(usize::MAX, context)
+        .min(context(&student));
+    let data = load_data(config, &student, context, events)?;
     Ok(Setup {
         sha256: hashes(config, teacher.as_ref(), &student)?,
         material: Material {
@@ -122,7 +146,12 @@ struct Loaded {
     counts: Counts,
 }
 
-fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
+fn load_data(
+    config: &Config,
+    student: &Model,
+    context: usize,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<Loaded> {
     let settings = &config.data;
     let template = Template::new(&settings.template, student.tokenizer.chat_template())?;
     let on_bad_row = match settings.on_bad_row {
@@ -141,12 +170,11 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
         },
         on_bad_row,
     };
-    let context = student.network.config().context;
     let longest = settings.max_prompt_tokens + settings.max_response_tokens;
     if longest > context {
         return Err(Error::Config {
             place: "data.max_prompt_tokens + data.max_response_tokens".into(),
-            what: format!("{longest} tokens are more than the model's context of {context}"),
+            what: format!("{longest} tokens are more than the context of {context} tokens"),
             fix: "lower one of the two".into(),
         });
     }
@@ -178,11 +206,20 @@ fn load_data(config: &Config, student: &Model) -> Result<Loaded> {
     }
     if sequence.is_some_and(|form| form.lm_source == LmSource::Corpus) {
         let corpus = DataSet::read(&settings.corpus, on_bad_row)?;
-        loaded.corpus = examples(&corpus, &encoding)?.0;
+        let counts;
+        (loaded.corpus, counts) = examples(&corpus, &encoding)?;
+        events(Event::Note(&format!("corpus rows: {counts}")));
     }
     if let Some(path) = &settings.eval {
         let held_out = DataSet::read(std::slice::from_ref(path), on_bad_row)?;
-        loaded.eval = Some(EvalSet::new(&held_out, &encoding, Some(config.eval.rows))?);
+        let set = EvalSet::new(&held_out, &encoding, Some(config.eval.rows))?;
+        let asked = held_out.rows.len().min(config.eval.rows);
+        events(Event::Note(&format!(
+            "held-out rows: {asked} read, {} prompts and {} references within the limits",
+            set.prompts.len(),
+            set.examples.len()
+        )));
+        loaded.eval = Some(set);
     }
     Ok(loaded)
 }
@@ -202,6 +239,17 @@ fn hashes(
     models.push(student.path().to_owned());
     models.dedup();
     for path in models {
+        for name in [
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ] {
+            let file = path.join(name);
+            if file.is_file() {
+                all.push((file.display().to_string(), sha256_of(&file)?));
+            }
+        }
         for (name, digest) in distil_model::weights::Weights::open(&path)?.sha256()? {
             let file = if path.is_dir() {
                 path.join(&name)
