@@ -44,7 +44,14 @@ pub(crate) fn say(text: impl fmt::Display) {
 
 /// Prints the error and returns its status.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    say(format_args!("error: {error:#}"));
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many of our messages give the system's reason themselves.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    say(format_args!("error: {text}"));
     ExitCode::from(status(error))
 }
 
