@@ -141,6 +141,11 @@ pub(crate) fn rows(numbers: std::ops::Range<usize>) -> String {
 
 /// A Llama of 3 layers and width 32 with random weights and the named tokenizer of the fixtures.
 pub(crate) fn write_model(dir: &Path, tokenizer: &str, seed: u64) {
+    write_padded_model(dir, tokenizer, seed, 0);
+}
+
+/// As [`write_model`], with rows of the vocabulary that no token has.
+pub(crate) fn write_padded_model(dir: &Path, tokenizer: &str, seed: u64, padding: usize) {
     fs::create_dir(dir).unwrap();
     let fixtures = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -148,7 +153,7 @@ pub(crate) fn write_model(dir: &Path, tokenizer: &str, seed: u64) {
     );
     let tokenizer = Tokenizer::open(&Path::new(fixtures).join(tokenizer)).unwrap();
     tokenizer.save(dir).unwrap();
-    let (vocabulary, width, inner) = (tokenizer.vocabulary_size(), 32, 48);
+    let (vocabulary, width, inner) = (tokenizer.vocabulary_size() + padding, 32, 48);
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": width,
         "intermediate_size": inner, "num_hidden_layers": LAYERS, "num_attention_heads": 4,

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::home::{Home, did, keys, objects};
+use crate::home::{Home, did, keys, objects, write_padded_model};
 
 const VERBS: [&str; 12] = [
     "quickstart",
@@ -426,5 +426,30 @@ fn bench_prints_one_object() {
             assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
         }
         assert!(!keys(&object["phases"]).is_empty());
+    }
+}
+
+/// Vocabularies of one family often differ by padding alone: they align by themselves, whichever
+/// side has more.
+#[test]
+fn a_padded_vocabulary_aligns_by_itself() {
+    let home = Home::new();
+    write_padded_model(&home.path("padded"), "smollm.gguf", 2, 37);
+    for (student, teacher) in [("model", "padded"), ("padded", "model")] {
+        let name = format!("{student}.jsonl");
+        let score = ["score", student, "--data", "dev.jsonl"];
+        home.ok(&[&score[..], &["--teacher", teacher, "--out", &name]].concat());
+        let scores = String::from_utf8(home.read(&name)).unwrap();
+        for row in objects(&scores) {
+            let divergences = row["forward_kl"].as_array().unwrap();
+            assert!(divergences.iter().all(|kl| kl.as_f64().unwrap() > 0.0));
+        }
+        let config = format!(
+            "[teacher]\nmodel = \"./{teacher}\"\n[student]\nmodel = \"./{student}\"\n\
+             [data]\ntrain = \"train.jsonl\"\nmax_prompt_tokens = 64\nmax_response_tokens = 16\n\
+             [method]\nname = \"dpkd\"\nmax_new_tokens = 4\n[train]\nsteps = 2\nbatch = 4\n"
+        );
+        home.write("padded.toml", &config);
+        home.ok(&["train", "padded.toml", "--out", &format!("run-{student}")]);
     }
 }

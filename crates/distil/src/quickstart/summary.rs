@@ -168,6 +168,11 @@ fn minutes(seconds: f64) -> String {
 /// as far.
 fn paragraph(f: &mut fmt::Formatter<'_>, label: &str, text: &str) -> fmt::Result {
     let mut label = label.to_owned();
+    // A student that lost layers often ends its answer before it begins.
+    let text = match text.trim().is_empty() {
+        true => "(nothing)",
+        false => text,
+    };
     for line in wrapped(text, WIDTH.saturating_sub(label.len())) {
         writeln!(f, "{label}{line}")?;
         label = " ".repeat(label.len());
