@@ -86,7 +86,7 @@ pub enum Error {
         step: usize,
         /// The loss term or the gradient.
         term: String,
-        /// Row numbers of the batch that made it.
+        /// Rows of the training files that made it, counted from 0 over all files.
         rows: Vec<usize>,
     },
 }

@@ -18,7 +18,7 @@ use crate::{interrupt, output};
 Examples:
   distil quickstart
   distil quickstart --out runs/seven --seed 7
-  distil chat quickstart/student")]
+  distil chat quickstart/run/student")]
 pub(crate) struct Quickstart {
     /// The new folder
     #[arg(long, value_name = "DIR", default_value = "quickstart")]

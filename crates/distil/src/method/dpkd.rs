@@ -15,7 +15,7 @@ use distil_kernels::{CrossEntropy, embedding, head_rows};
 use distil_model::Llama;
 
 use super::kd::teacher;
-use super::pass::{Forward, Teacher, predicted, token_pass};
+use super::pass::{Forward, PositionWise, Teacher, predicted, token_pass};
 use super::sft::cross_entropy;
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
@@ -35,13 +35,8 @@ pub(crate) fn prepare(
     let live = teacher(&material)?;
     match &settings.form {
         DpkdForm::Token(form) => {
-            let form = form.clone();
-            Ok(Some(Box::new(TokenForm {
-                settings,
-                form,
-                teacher: live,
-                examples: material.examples,
-            })))
+            let method = token_form(&settings, form, live, material.examples);
+            Ok(Some(Box::new(method)))
         }
         DpkdForm::Sequence(form) => {
             let form = form.clone();
@@ -77,39 +72,26 @@ pub(crate) fn prepare(
 }
 
 /// The released code's form, on the data's text.
-struct TokenForm {
-    settings: Dpkd,
-    form: DpkdToken,
+fn token_form(
+    settings: &Dpkd,
+    form: &DpkdToken,
     teacher: Teacher,
     examples: Vec<Example>,
-}
-
-impl Method for TokenForm {
-    fn rows(&self) -> usize {
-        self.examples.len()
-    }
-
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
-        let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
-        let objective = |batch: &PackedBatch| {
+) -> PositionWise {
+    let (beta, label_smoothing) = (settings.beta, settings.label_smoothing);
+    let ce_weight = form.ce_weight;
+    PositionWise {
+        teacher: Some(teacher),
+        examples,
+        objective: Box::new(move |batch| {
             Box::new(DpkdTokenLoss {
-                beta: self.settings.beta,
-                label_smoothing: self.settings.label_smoothing,
-                ce_weight: self.form.ce_weight,
+                beta,
+                label_smoothing,
+                ce_weight,
                 targets: Arc::from(&batch.target_ids[..]),
-            }) as Box<_>
-        };
-        let teacher = Some(&self.teacher);
-        let totals = token_pass(student, teacher, &examples, 1.0, &objective, work)?;
-        Ok(StepReport {
-            loss: totals.mean(0),
-            terms: vec![
-                ("preference", totals.mean(1)),
-                ("cross_entropy", totals.mean(2)),
-                ("agreement", totals.mean(3)),
-            ],
-            tokens: totals.tokens,
-        })
+            })
+        }),
+        terms: &["preference", "cross_entropy", "agreement"],
     }
 }
 
@@ -265,9 +247,8 @@ impl SequenceForm {
                 &source[epoch[i % source.len()]]
             })
             .collect();
-        let objective = |batch: &PackedBatch| Box::new(cross_entropy(batch)) as Box<_>;
         let weight = self.form.lm_weight;
-        let totals = token_pass(student, None, &texts, weight, &objective, work)?;
+        let totals = token_pass(student, None, &texts, weight, &cross_entropy, work)?;
         Ok((totals.mean(1), totals.tokens))
     }
 }
@@ -275,6 +256,10 @@ impl SequenceForm {
 impl Method for SequenceForm {
     fn rows(&self) -> usize {
         self.chosen.len()
+    }
+
+    fn data_row(&self, row: usize) -> usize {
+        self.chosen[row].row
     }
 
     fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
@@ -381,15 +366,11 @@ pub(super) mod testing {
         examples: Vec<Example>,
     ) -> Box<dyn Method> {
         let form = DpkdToken { ce_weight: 0.5 };
-        Box::new(TokenForm {
-            settings: Dpkd {
-                beta: 0.5,
-                label_smoothing: 0.0,
-                form: DpkdForm::Token(form.clone()),
-            },
-            form,
-            teacher,
-            examples,
-        })
+        let settings = Dpkd {
+            beta: 0.5,
+            label_smoothing: 0.0,
+            form: DpkdForm::Token(form.clone()),
+        };
+        Box::new(super::token_form(&settings, &form, teacher, examples))
     }
 }

@@ -3,21 +3,28 @@
 
 use std::sync::Arc;
 
-use distil_model::Llama;
-
-use super::pass::{Teacher, token_pass};
-use super::{Material, Method, StepReport, Work};
-use crate::config;
-use crate::data::batch::PackedBatch;
+use super::Material;
+use super::pass::{PositionWise, Teacher};
+use crate::config::Kd;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::ForwardKl;
 
 /// Forward KL to a live teacher.
-pub(crate) struct Kd {
-    pub(super) settings: config::Kd,
-    pub(super) teacher: Teacher,
-    pub(super) examples: Vec<Example>,
+pub(crate) fn method(settings: &Kd, teacher: Teacher, examples: Vec<Example>) -> PositionWise {
+    let (ce_share, temperature) = (settings.ce_share as f32, settings.temperature as f32);
+    PositionWise {
+        teacher: Some(teacher),
+        examples,
+        objective: Box::new(move |batch| {
+            Box::new(ForwardKl {
+                ce_share,
+                temperature,
+                targets: Arc::from(&batch.target_ids[..]),
+            })
+        }),
+        terms: &["forward_kl", "cross_entropy"],
+    }
 }
 
 /// The teacher a method cannot do without.
@@ -31,42 +38,5 @@ pub(crate) fn teacher(material: &Material) -> Result<Teacher> {
             what: "this method learns from a teacher and none is set".into(),
             fix: "add [teacher] model = \"…\"".into(),
         }),
-    }
-}
-
-impl Kd {
-    pub(crate) fn new(settings: config::Kd, material: Material) -> Result<Self> {
-        Ok(Self {
-            settings,
-            teacher: teacher(&material)?,
-            examples: material.examples,
-        })
-    }
-}
-
-impl Method for Kd {
-    fn rows(&self) -> usize {
-        self.examples.len()
-    }
-
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
-        let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
-        let objective = |batch: &PackedBatch| {
-            Box::new(ForwardKl {
-                ce_share: self.settings.ce_share as f32,
-                temperature: self.settings.temperature as f32,
-                targets: Arc::from(&batch.target_ids[..]),
-            }) as Box<_>
-        };
-        let teacher = Some(&self.teacher);
-        let totals = token_pass(student, teacher, &examples, 1.0, &objective, work)?;
-        Ok(StepReport {
-            loss: totals.mean(0),
-            terms: vec![
-                ("forward_kl", totals.mean(1)),
-                ("cross_entropy", totals.mean(2)),
-            ],
-            tokens: totals.tokens,
-        })
     }
 }

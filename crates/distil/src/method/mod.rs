@@ -99,6 +99,9 @@ pub trait Method {
     /// Number of rows an epoch goes over.
     fn rows(&self) -> usize;
 
+    /// The row of the data set that one of these rows was made of, for messages.
+    fn data_row(&self, row: usize) -> usize;
+
     /// Adds the gradient of the loss over `rows` to `work.gradients`. `student` is tracked.
     ///
     /// # Errors
@@ -120,8 +123,11 @@ pub(crate) fn prepare(
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
     Ok(match &preparation.config.method {
-        Choice::Sft => Some(Box::new(sft::Sft::new(material))),
-        Choice::Kd(settings) => Some(Box::new(kd::Kd::new(settings.clone(), material)?)),
+        Choice::Sft => Some(Box::new(sft::method(material.examples))),
+        Choice::Kd(settings) => {
+            let teacher = kd::teacher(&material)?;
+            Some(Box::new(kd::method(settings, teacher, material.examples)))
+        }
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
     })

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use distil_kernels::{RowObjective, TeacherHead, attach_gradients, embedding, head_pass};
 use distil_model::Llama;
 
-use super::Work;
+use super::{Method, StepReport, Work};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
@@ -81,6 +81,41 @@ pub(crate) fn token_pass(
         }
     }
     Ok(totals)
+}
+
+/// Makes the objective of a micro-batch.
+pub(crate) type MakeObjective = dyn Fn(&PackedBatch) -> Box<dyn RowObjective>;
+
+/// A method that works position by position on given responses: SFT, KD and whatever else is one
+/// objective a position.
+pub(crate) struct PositionWise {
+    pub(crate) teacher: Option<Teacher>,
+    pub(crate) examples: Vec<Example>,
+    pub(crate) objective: Box<MakeObjective>,
+    /// Names of the objective's terms behind the loss.
+    pub(crate) terms: &'static [&'static str],
+}
+
+impl Method for PositionWise {
+    fn rows(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn data_row(&self, row: usize) -> usize {
+        self.examples[row].row
+    }
+
+    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
+        let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
+        let teacher = self.teacher.as_ref();
+        let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
+        let terms = self.terms.iter().zip(1..);
+        Ok(StepReport {
+            loss: totals.mean(0),
+            terms: terms.map(|(&name, i)| (name, totals.mean(i))).collect(),
+            tokens: totals.tokens,
+        })
+    }
 }
 
 /// Response tokens of an example that some hidden state predicts.

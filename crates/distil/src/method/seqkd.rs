@@ -1,7 +1,7 @@
 //! Sequence-level knowledge distillation (Kim & Rush 2016): the teacher answers every prompt once,
 //! and the student learns its answers: L = − mean over their tokens of log q(yᵀ_t | s_t).
 
-use super::sft::Sft;
+use super::sft;
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation};
 use crate::config::SeqKd;
@@ -24,5 +24,5 @@ pub(crate) fn prepare(
         preparation.config.data.max_response_tokens,
         preparation,
     )?;
-    Ok(samples.map(|samples| Box::new(Sft::on(samples)) as Box<dyn Method>))
+    Ok(samples.map(|samples| Box::new(sft::method(samples)) as Box<dyn Method>))
 }

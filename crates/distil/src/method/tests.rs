@@ -4,9 +4,7 @@
 use distil_kernels::to_host;
 use distil_model::{Llama, Parameter};
 
-use super::kd::Kd;
 use super::pass::Teacher;
-use super::sft::Sft;
 use super::*;
 use crate::config;
 use crate::data::example::Example;
@@ -35,22 +33,19 @@ fn teacher(seed: u64) -> Teacher {
 }
 
 fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
-    let kd = |ce_share, temperature| {
-        Box::new(Kd {
-            settings: config::Kd {
-                ce_share,
-                temperature,
-            },
-            teacher: teacher(teacher_seed),
-            examples: examples(),
-        }) as Box<dyn Method>
+    let kd_of = |ce_share, temperature| {
+        let settings = config::Kd {
+            ce_share,
+            temperature,
+        };
+        Box::new(kd::method(&settings, teacher(teacher_seed), examples())) as Box<dyn Method>
     };
     let sequence = super::dpkd::testing::sequence_form(teacher(teacher_seed), examples());
     let token = super::dpkd::testing::token_form(teacher(teacher_seed), examples());
     vec![
-        ("sft", Box::new(Sft::on(examples()))),
-        ("kd", kd(0.0, 1.0)),
-        ("kd with cross-entropy at T = 2", kd(0.3, 2.0)),
+        ("sft", Box::new(sft::method(examples()))),
+        ("kd", kd_of(0.0, 1.0)),
+        ("kd with cross-entropy at T = 2", kd_of(0.3, 2.0)),
         ("dpkd, sequence", sequence),
         ("dpkd, token", token),
     ]

@@ -312,7 +312,7 @@ impl Trainer<'_> {
             return Err(Error::NotFinite {
                 step,
                 term: "the gradient".into(),
-                rows,
+                rows: rows.iter().map(|&row| self.method.data_row(row)).collect(),
             });
         }
         let seconds = start.elapsed().as_secs_f64();
