@@ -70,7 +70,8 @@ pub const ABOUT: &[About] = &[
                The sequence form is the paper's; the token form is what the authors' released code \
                does, cheaper because nothing is sampled. Watch that the likelihood of teacher \
                samples does not fall along with that of the student's own.",
-        cost: "Sequence form: 3 to 10 ×, most of it the student's sampling; token form: as kd.",
+        cost: "Sequence form: two responses a prompt through teacher and student, and a fresh sample \
+               of the student (a quarter of the quickstart's steps); token form: as kd.",
         paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
     },
 ];
