@@ -18,7 +18,7 @@ use distil_model::Llama;
 use serde::Serialize;
 
 use crate::bench::{Roof, forward_operations, head_operations, layer_weights};
-use crate::config::{Config, Dpkd, DpkdForm, Method};
+use crate::config::Config;
 use crate::data::counts::Counts;
 use crate::error::Result;
 use crate::train::{Event, Setup, setup};
@@ -121,18 +121,19 @@ fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Plan {
             .map(|prompt| prompt.prompt.len() + new_tokens)
             .collect(),
     };
-    let rows = lengths.len() * samples_per_prompt(config);
+    let rows = lengths.len() * config.method.teacher_answers().max(1);
     let steps = config.train.steps(rows);
     let sequences = config.train.batch.min(rows) as f64;
     let mean = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let trained = sequences * mean * sequences_per_row(config);
     let sampling = Sampling {
-        student_tokens: match samples_from_student(config) {
+        student_tokens: match config.method.samples_student() {
             true => sequences * new_tokens as f64,
             false => 0.0,
         },
-        teacher_tokens: (material.prompts.len() * samples_per_prompt(config) * new_tokens) as f64,
+        teacher_tokens: (material.prompts.len() * config.method.teacher_answers() * new_tokens)
+            as f64,
     };
     Plan {
         method: config.method.name(),
@@ -172,38 +173,16 @@ fn size(network: &Llama) -> Size {
 
 /// DPKD's sequence form trains on two sequences a row.
 fn sequences_per_row(config: &Config) -> f64 {
-    match samples_from_student(config) {
+    match config.method.samples_student() {
         true => 2.0,
         false => 1.0,
     }
 }
 
-fn samples_from_student(config: &Config) -> bool {
-    matches!(
-        &config.method,
-        Method::Dpkd(Dpkd {
-            form: DpkdForm::Sequence(_),
-            ..
-        })
-    )
-}
-
-fn samples_per_prompt(config: &Config) -> usize {
-    match &config.method {
-        Method::SeqKd(settings) => settings.samples_per_prompt,
-        _ => 1,
-    }
-}
-
 /// Length limit of the method's samples, in tokens.
 fn sampled_length(config: &Config) -> usize {
-    match &config.method {
-        Method::Dpkd(Dpkd {
-            form: DpkdForm::Sequence(form),
-            ..
-        }) => form.max_new_tokens,
-        _ => config.data.max_response_tokens,
-    }
+    let rollout = config.method.rollout();
+    rollout.map_or(config.data.max_response_tokens, |r| r.max_new_tokens)
 }
 
 fn memory(
@@ -236,8 +215,7 @@ fn memory(
     if let Some(teacher) = teacher {
         parts.push(part("teacher's weights", teacher.size() as u64));
     }
-    let generates = config.data.eval.is_some() || samples_from_student(config);
-    if generates || matches!(config.method, Method::SeqKd(_)) {
+    if config.data.eval.is_some() || config.method.rollout().is_some() {
         let batch = config.eval.batch.max(config.train.batch) as u64;
         let larger = teacher.unwrap_or(student).config();
         let numbers = 2 * larger.heads.key_value * larger.heads.dimension * larger.layers;
@@ -419,11 +397,11 @@ mod tests {
     #[test]
     fn sampling_counts_where_a_method_samples() {
         let dpkd = config("method.name = \"dpkd\"\nmethod.max_new_tokens = 20\n");
-        assert!(samples_from_student(&dpkd));
+        assert!(dpkd.method.samples_student());
         assert_eq!((sequences_per_row(&dpkd), sampled_length(&dpkd)), (2.0, 20));
         let seqkd = config("method.name = \"seqkd\"\nmethod.samples_per_prompt = 4\n");
-        assert!(!samples_from_student(&seqkd));
-        assert_eq!(samples_per_prompt(&seqkd), 4);
+        assert!(!seqkd.method.samples_student());
+        assert_eq!(seqkd.method.teacher_answers(), 4);
         let network = tiny_network(1);
         let roof = Roof {
             gflops: 1.0,

@@ -35,37 +35,29 @@ pub(crate) fn check(document: &mut Document, bases: &Bases, references: Referenc
     Ok(())
 }
 
-/// The key that an entry sets, for the method and form that the document chooses.
+/// The key that an entry sets, for the method that the document chooses.
 fn find(document: &Document, entry: &Entry) -> Result<&'static Key> {
     let mut candidates = keys::named(&entry.path).peekable();
     let Some(first) = candidates.peek().copied() else {
         return Err(unknown(document, entry));
     };
-    let method = document
-        .text("method.name")
-        .filter(|name| keys::METHODS.contains(name));
-    let form = document.text("method.form").unwrap_or("sequence");
-    let Some(method) = method.filter(|name| *name != "dpkd" || keys::FORMS.contains(&form)) else {
-        // Without a valid name and form no owner can be told; they are refused themselves.
+    let name = document.text("method.name");
+    let Some(method) = name.filter(|name| keys::METHODS.contains(name)) else {
+        // Without a valid name no owner can be told; the name is refused itself.
         return Ok(first);
     };
     let owners: Vec<String> = keys::named(&entry.path)
         .map(|key| key.owner.to_string())
         .collect();
     candidates
-        .find(|key| belongs(key.owner, method, form))
+        .find(|key| belongs(key.owner, method))
         .ok_or_else(|| {
-            let chosen = if method == "dpkd" {
-                format!("method `dpkd` with form = \"{form}\"")
-            } else {
-                format!("method `{method}`")
-            };
             document.refuse(
                 &entry.path,
-                format!("belongs to {}, not to {chosen}", owners.join(" and to ")),
+                format!("belongs to {}, not to `{method}`", owners.join(", ")),
                 format!(
-                    "remove it, or choose that method or form; {chosen} has {}",
-                    names_in("method", method, form)
+                    "remove it, or choose such a method; `{method}` has {}",
+                    names_in("method", method)
                 ),
             )
         })
@@ -109,12 +101,18 @@ fn accept(key: &Key, value: &Value, base: &Path, references: References) -> Resu
             .ok_or_else(|| wrong("is neither true nor false")),
         Kind::Template => {
             let template = text().ok_or_else(|| wrong("is not a text"))?;
-            let known = matches!(template, "chat" | "alpaca")
-                || template.contains("{{")
-                || template.contains("{%");
-            known
+            is_template(template)
                 .then(|| Value::from(template))
                 .ok_or_else(|| wrong("is neither a known template nor a Jinja text with {{ … }}"))
+        }
+        Kind::Templates => {
+            let list = value.as_array().ok_or_else(|| wrong("is not a list"))?;
+            let all = list
+                .iter()
+                .all(|item| item.as_str().is_some_and(is_template));
+            all.then(|| value.clone()).ok_or_else(|| {
+                wrong("holds something that is neither a known template nor a Jinja text")
+            })
         }
         Kind::Choice(names) => choice(value, names).ok_or_else(|| not_among(value, names, key)),
         Kind::Choices(names) => {
@@ -173,6 +171,10 @@ fn accept(key: &Key, value: &Value, base: &Path, references: References) -> Resu
             }
         }
     }
+}
+
+fn is_template(text: &str) -> bool {
+    matches!(text, "chat" | "alpaca") || text.contains("{{") || text.contains("{%")
 }
 
 fn choice(value: &Value, names: &[&str]) -> Option<Value> {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::data::OnBadRow;
-use super::method::{LmSource, TeacherSamples};
 use super::train::Schedule;
 
 /// A whole configuration before defaults.
@@ -17,7 +16,8 @@ pub(crate) struct Given {
     pub(crate) teacher: GivenTeacher,
     pub(crate) student: GivenStudent,
     pub(crate) data: GivenData,
-    pub(crate) method: GivenMethod,
+    /// Checked key by key; see `method`.
+    pub(crate) method: toml::Table,
     pub(crate) train: GivenTrain,
     pub(crate) eval: GivenEval,
 }
@@ -53,36 +53,6 @@ pub(crate) struct GivenData {
     pub(crate) max_response_tokens: Option<usize>,
     pub(crate) on_bad_row: Option<OnBadRow>,
     pub(crate) limit: Option<usize>,
-}
-
-/// The keys of all methods; which of them may stand together has been checked.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct GivenMethod {
-    pub(crate) name: Option<String>,
-    pub(crate) ce_share: Option<f64>,
-    pub(crate) temperature: Option<f64>,
-    pub(crate) top_k: Option<usize>,
-    pub(crate) top_p: Option<f64>,
-    pub(crate) sampling: GivenSampling,
-    pub(crate) samples_per_prompt: Option<usize>,
-    pub(crate) form: Option<String>,
-    pub(crate) beta: Option<f64>,
-    pub(crate) label_smoothing: Option<f64>,
-    pub(crate) length_normalize: Option<bool>,
-    pub(crate) lm_weight: Option<f64>,
-    pub(crate) lm_source: Option<LmSource>,
-    pub(crate) teacher_samples: Option<TeacherSamples>,
-    pub(crate) max_new_tokens: Option<usize>,
-    pub(crate) ce_weight: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct GivenSampling {
-    pub(crate) temperature: Option<f64>,
-    pub(crate) top_k: Option<usize>,
-    pub(crate) top_p: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

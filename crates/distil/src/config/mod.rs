@@ -31,7 +31,10 @@ pub use data::{Data, OnBadRow};
 pub use eval::Eval;
 pub use keys::{Interval, KEYS, Key, Kind, Owner, Preset, TABLES};
 pub use method::{
-    Dpkd, DpkdForm, DpkdSequence, DpkdToken, Kd, LmSource, Method, Sampling, SeqKd, TeacherSamples,
+    Baseline, DistiLlm, Divergence, DivergenceTerm, Dpkd, DpkdForm, DpkdSequence, DpkdToken, Gkd,
+    JudgeKind, JudgeSettings, Kd, Llmr, LmSource, Method, MiniLlm, MmPbkd, PairSource, Pairs, Pbkd,
+    PbkdMode, PreferenceKind, Reference, RewardBaseline, Rollout, Sampling, SeqKd, StateValue,
+    TokenLoss, Unfinished,
 };
 pub use models::{Prune, Student, Teacher};
 pub use reference::{reference, reference_of};

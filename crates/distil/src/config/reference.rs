@@ -1,6 +1,7 @@
 //! The list of keys as text for people: the reference in the user's book, and the hyperparameters of one method.
 
-use super::keys::{self, KEYS, Key, Owner, TABLES};
+use super::keys::{self, KEYS, Key, METHODS, Owner, TABLES};
+use super::suggest::belongs;
 
 /// Every key as Markdown, one table for each table of the configuration; the methods' keys by method.
 pub fn reference() -> String {
@@ -18,18 +19,13 @@ pub fn reference() -> String {
             inside().filter(|key| key.owner == Owner::Every),
             table,
         );
-        let mut owners: Vec<Owner> = Vec::new();
-        for owner in inside()
-            .map(|key| key.owner)
-            .filter(|owner| *owner != Owner::Every)
-        {
-            if !owners.contains(&owner) {
-                owners.push(owner);
+        for method in METHODS {
+            let own =
+                || inside().filter(|key| key.owner != Owner::Every && belongs(key.owner, method));
+            if own().next().is_some() {
+                out.push_str(&format!("\nOf method `{method}`:\n\n"));
+                section(&mut out, own(), table);
             }
-        }
-        for owner in owners {
-            out.push_str(&format!("\nOf {owner}:\n\n"));
-            section(&mut out, inside().filter(|key| key.owner == owner), table);
         }
     }
     out
@@ -38,12 +34,8 @@ pub fn reference() -> String {
 /// The hyperparameters of one method, named as in `method.name`, in the order of the resolved file; none
 /// for a name that is no method.
 pub fn reference_of(method: &str) -> Vec<&'static Key> {
-    let belongs = |owner: Owner| match owner {
-        Owner::Every => false,
-        Owner::Method(name) => name == method,
-        Owner::DpkdForm(_) => method == "dpkd",
-    };
-    KEYS.iter().filter(|key| belongs(key.owner)).collect()
+    let own = |key: &&Key| key.owner != Owner::Every && belongs(key.owner, method);
+    KEYS.iter().filter(own).collect()
 }
 
 /// The key's name as written inside `table`, if it belongs there.

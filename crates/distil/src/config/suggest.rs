@@ -6,22 +6,18 @@ use super::document::{Document, Entry};
 use super::keys::{self, Owner};
 use crate::Error;
 
-/// Whether a method, and a form if it is `dpkd`, has the keys of `owner`.
-pub(crate) fn belongs(owner: Owner, method: &str, form: &str) -> bool {
+/// Whether a method has the keys of `owner`.
+pub(crate) fn belongs(owner: Owner, method: &str) -> bool {
     match owner {
         Owner::Every => true,
-        Owner::Method(name) => name == method,
-        Owner::DpkdForm(name) => method == "dpkd" && name == form,
+        Owner::Of(names) => names.contains(&method),
     }
 }
 
-/// The names in a table, as the user would write them there, for one method and form.
-pub(crate) fn names_in(table: &str, method: &str, form: &str) -> String {
+/// The names in a table, as the user would write them there, for one method.
+pub(crate) fn names_in(table: &str, method: &str) -> String {
     let mut names = Vec::new();
-    for key in keys::KEYS
-        .iter()
-        .filter(|key| belongs(key.owner, method, form))
-    {
+    for key in keys::KEYS.iter().filter(|key| belongs(key.owner, method)) {
         let inner = if table.is_empty() {
             Some(key.path)
         } else {
@@ -45,7 +41,7 @@ pub(crate) fn unknown(document: &Document, entry: &Entry) -> Error {
         let method = document.text("method.name").unwrap_or("dpkd");
         let fix = format!(
             "write [{path}] and below it its keys: {}",
-            names_in(path, method, "sequence")
+            names_in(path, method)
         );
         return document.refuse(path, what, fix);
     }
@@ -74,7 +70,6 @@ pub(crate) fn unknown(document: &Document, entry: &Entry) -> Error {
         None => String::new(),
     };
     let method = document.text("method.name").unwrap_or("dpkd");
-    let form = document.text("method.form").unwrap_or("sequence");
     let tables: Vec<String> = keys::TABLES
         .iter()
         .map(|(name, _)| format!("[{name}]"))
@@ -82,7 +77,7 @@ pub(crate) fn unknown(document: &Document, entry: &Entry) -> Error {
     let valid = if table.is_empty() || !keys::is_table(table) {
         format!("the file has `seed` and the tables {}", tables.join(", "))
     } else {
-        format!("[{table}] has {}", names_in(table, method, form))
+        format!("[{table}] has {}", names_in(table, method))
     };
     document.refuse(path, what, format!("{hint}{valid}"))
 }

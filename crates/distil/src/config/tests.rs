@@ -1,6 +1,6 @@
 //! The three stages together, as `distil train` runs them.
 
-use super::keys::split;
+use super::keys::{METHODS, split};
 use super::*;
 
 const SMALL: &str = "
@@ -76,8 +76,22 @@ fn samples() -> Vec<Config> {
         parse(SMALL, &[]).unwrap(),
         parse(SMALL, &full).unwrap(),
         parse(SMALL, &["method.form=token", "method.ce_weight=0.25", "student.prune.keep=[0, 3, 29]"]).unwrap(),
-        parse(SMALL, &["method={name=\"kd\", ce_share=0.5, temperature=2}", "train.epochs=0.1"]).unwrap(),
-        parse(SMALL, &["method={name=\"seqkd\", samples_per_prompt=4, sampling={temperature=0.5, top_k=1, top_p=0.5}}"]).unwrap(),
+        parse(SMALL, &["method={name=\"kd\", ce_share=0.5, divergence_temperature=2}", "train.epochs=0.1"]).unwrap(),
+        parse(SMALL, &["method={name=\"seqkd\", samples_per_prompt=4, temperature=0.5, top_k=1, top_p=0.5}"]).unwrap(),
+        parse(SMALL, &["method={name=\"kd\", divergence=\"symmetric_kl\", symmetric_share=0.9}"]).unwrap(),
+        parse(SMALL, &["method={name=\"kd\", divergence=\"akl\", akl_head_mass=0.7}"]).unwrap(),
+        parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=1}"]).unwrap(),
+        parse(SMALL, &["method.name=distillm"]).unwrap(),
+        parse(SMALL, &["method={name=\"distillm\", divergence=\"skew_reverse_kl\", skew_alpha=0.2}"]).unwrap(),
+        parse(SMALL, &["method={name=\"minillm\", teacher_mix=0, single_step=false}"]).unwrap(),
+        parse(SMALL, &["method={name=\"dpkd\", loss=\"ipo\", ipo_tau=0.3, reference=\"none\"}"]).unwrap(),
+        parse(SMALL, &["method={name=\"dpkd\", loss=\"cpo\", pairs=\"data\"}"]).unwrap(),
+        parse(SMALL, &["method={name=\"dpkd\", loss=\"simpo\"}"]).unwrap(),
+        parse(SMALL, &["method={name=\"dpkd\", form=\"token\", token_loss=\"ipo\"}"]).unwrap(),
+        parse(SMALL, &["method={name=\"llmr\", value=\"soft\", templates=[\"chat\", \"Say: {{ prompt }}\"]}"]).unwrap(),
+        parse(SMALL, &["method={name=\"pbkd\", judge_noise=0.5}"]).unwrap(),
+        parse(SMALL, &["method={name=\"pbkd\", mode=\"offline\", pairs=\"data\"}"]).unwrap(),
+        parse(SMALL, &["method.name=mm_pbkd"]).unwrap(),
         parse(&sft, &["method.name=sft", "student.model=/models/x.gguf", "data.eval=/d/dev.jsonl"]).unwrap(),
     ]
 }
@@ -122,18 +136,6 @@ fn at<'a>(table: &'a toml::Table, path: &str) -> Option<&'a toml::Value> {
 
 #[test]
 fn every_key_is_used_and_every_listed_default_is_the_one_that_holds() {
-    let plain = [
-        &["method.form=sequence"][..],
-        &["method.form=token"],
-        &["method.name=kd"],
-        &["method.name=seqkd"],
-    ]
-    .map(|overrides| {
-        (
-            toml::from_str::<toml::Table>(&parse(SMALL, overrides).unwrap().to_toml()).unwrap(),
-            overrides[0],
-        )
-    });
     let used: Vec<toml::Table> = samples()
         .iter()
         .map(|config| toml::from_str(&config.to_toml()).unwrap())
@@ -147,22 +149,19 @@ fn every_key_is_used_and_every_listed_default_is_the_one_that_holds() {
         let Preset::Value(default) = key.default else {
             continue;
         };
-        let owner = match key.owner {
-            Owner::Every | Owner::Method("dpkd") => "method.form=sequence",
-            Owner::Method(name) => &format!("method.name={name}"),
-            Owner::DpkdForm(form) => &format!("method.form={form}"),
+        let methods = match key.owner {
+            Owner::Every => METHODS,
+            Owner::Of(names) => names,
         };
-        let (table, _) = plain
-            .iter()
-            .find(|(_, overrides)| *overrides == owner)
-            .unwrap();
         let default: toml::Table = toml::from_str(&format!("value = {default}")).unwrap();
-        assert_eq!(
-            at(table, key.path),
-            default.get("value"),
-            "{} of {owner}",
-            key.path
-        );
+        for name in methods {
+            let config = parse(SMALL, &[&format!("method.name={name}")]).unwrap();
+            let table: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+            // A key that other choices have no use for is not in the file.
+            if let Some(value) = at(&table, key.path) {
+                assert_eq!(Some(value), default.get("value"), "{} of {name}", key.path);
+            }
+        }
     }
 }
 
@@ -185,7 +184,10 @@ fn derived_defaults() {
         panic!()
     };
     assert_eq!(
-        (form.max_new_tokens, form.lm_source),
+        (
+            config.method.rollout().unwrap().max_new_tokens,
+            form.lm_source
+        ),
         (77, LmSource::Teacher)
     );
     assert_eq!(config.eval.max_new_tokens, 77);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use toml::Value;
 
-use super::{Config, Data, DpkdForm, Eval, Length, Method, Prune, Sampling, Student, Train};
+use super::keys::KEYS;
+use super::{Config, Data, Eval, Length, Method, Prune, Student, Train};
 
 /// TOML text in the making.
 struct Writer(String);
@@ -85,47 +86,23 @@ fn data(out: &mut Writer, data: &Data) {
     }
 }
 
+/// The method's keys in the order of the list.
 fn method(out: &mut Writer, method: &Method) {
     out.table("method");
-    out.text("name", method.name());
-    match method {
-        Method::Sft => {}
-        Method::Kd(kd) => {
-            out.number("ce_share", kd.ce_share);
-            out.number("temperature", kd.temperature);
-        }
-        Method::SeqKd(seqkd) => {
-            out.plain("samples_per_prompt", seqkd.samples_per_prompt);
-            out.table("method.sampling");
-            sampling(out, seqkd.sampling);
-        }
-        Method::Dpkd(dpkd) => {
-            let form = match dpkd.form {
-                DpkdForm::Sequence(_) => "sequence",
-                DpkdForm::Token(_) => "token",
-            };
-            out.text("form", form);
-            out.number("beta", dpkd.beta);
-            out.number("label_smoothing", dpkd.label_smoothing);
-            match &dpkd.form {
-                DpkdForm::Sequence(sequence) => {
-                    out.plain("length_normalize", sequence.length_normalize);
-                    out.number("lm_weight", sequence.lm_weight);
-                    out.text("lm_source", sequence.lm_source.name());
-                    out.text("teacher_samples", sequence.teacher_samples.name());
-                    out.plain("max_new_tokens", sequence.max_new_tokens);
-                    sampling(out, sequence.sampling);
-                }
-                DpkdForm::Token(token) => out.number("ce_weight", token.ce_weight),
+    let values = super::method::table(method);
+    let mut written: Vec<&str> = Vec::new();
+    for key in KEYS {
+        let Some(name) = key.path.strip_prefix("method.") else {
+            continue;
+        };
+        if let Some(value) = values.get(name).filter(|_| !written.contains(&name)) {
+            match value {
+                Value::Float(number) => out.number(name, *number),
+                value => out.plain(name, value),
             }
+            written.push(name);
         }
     }
-}
-
-fn sampling(out: &mut Writer, sampling: Sampling) {
-    out.number("temperature", sampling.temperature);
-    out.plain("top_k", sampling.top_k);
-    out.number("top_p", sampling.top_p);
 }
 
 fn train(out: &mut Writer, train: &Train) {

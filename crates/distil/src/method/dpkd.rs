@@ -19,12 +19,12 @@ use super::pass::{Forward, PositionWise, Teacher, predicted, token_pass};
 use super::sft::cross_entropy;
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
-use crate::config::{Dpkd, DpkdForm, DpkdSequence, DpkdToken, LmSource};
+use crate::config::{Dpkd, DpkdForm, DpkdSequence, DpkdToken, LmSource, Pairs};
 use crate::data::batch::{PackedBatch, micro_batches, order, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::{DpkdTokenLoss, Pair, PreferenceLoss, PreferenceValue};
-use crate::rollout::{Finish, Generation, Prompt, Response, generate};
+use crate::rollout::on_policy::{Ask, OnPolicy};
 use crate::score::tokens;
 
 pub(crate) fn prepare(
@@ -40,28 +40,25 @@ pub(crate) fn prepare(
         }
         DpkdForm::Sequence(form) => {
             let form = form.clone();
-            let Some(model) = &material.teacher else {
+            let (Some(model), Pairs::Samples(rollout)) = (&material.teacher, &form.pairs) else {
                 return Ok(None);
             };
-            let samples = teacher_samples(
-                model,
-                &material.prompts,
-                1,
-                form.sampling,
-                form.max_new_tokens,
-                preparation,
-            )?;
+            let rollout = *rollout;
+            let samples = teacher_samples(model, &material.prompts, 1, rollout, preparation)?;
             Ok(samples.map(|chosen| {
                 Box::new(SequenceForm {
                     loss: PreferenceLoss {
                         beta: settings.beta,
                         length_normalize: form.length_normalize,
-                        label_smoothing: settings.label_smoothing,
+                        label_smoothing: 0.0,
                     },
-                    batch: preparation.config.eval.batch,
+                    student: OnPolicy {
+                        rollout,
+                        stop_ids: material.student.stop_ids,
+                        batch: preparation.config.eval.batch,
+                    },
                     form,
                     teacher: live,
-                    stop_ids: material.student.stop_ids,
                     chosen,
                     data: material.examples,
                     corpus: material.corpus,
@@ -78,7 +75,7 @@ fn token_form(
     teacher: Teacher,
     examples: Vec<Example>,
 ) -> PositionWise {
-    let (beta, label_smoothing) = (settings.beta, settings.label_smoothing);
+    let (beta, label_smoothing) = (settings.beta, 0.0);
     let ce_weight = form.ce_weight;
     PositionWise {
         teacher: Some(teacher),
@@ -99,10 +96,9 @@ fn token_form(
 struct SequenceForm {
     loss: PreferenceLoss,
     form: DpkdSequence,
-    batch: usize,
+    /// How the student answers.
+    student: OnPolicy,
     teacher: Teacher,
-    /// Tokens that end the student's samples.
-    stop_ids: Vec<u32>,
     /// The teacher's sample of each prompt.
     chosen: Vec<Example>,
     data: Vec<Example>,
@@ -131,34 +127,6 @@ impl PairTotals {
 }
 
 impl SequenceForm {
-    /// A fresh sample of the student for each of the prompts of `rows`.
-    fn rejected(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<Vec<Response>> {
-        let prompts: Vec<Prompt> = rows
-            .iter()
-            .map(|&row| Prompt {
-                ids: &self.chosen[row].prompt,
-                stream: row as u64,
-            })
-            .collect();
-        let generation = Generation {
-            sampling: self.form.sampling,
-            max_new_tokens: self.form.max_new_tokens,
-            // Another stream for every step; the odd factor keeps steps of near seeds apart.
-            seed: work.seed ^ (work.step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            batch: self.batch,
-        };
-        let network = student.frozen();
-        work.phases.time("sample", || {
-            generate(
-                &network,
-                &self.stop_ids,
-                &prompts,
-                &generation,
-                &mut |_, _| {},
-            )
-        })
-    }
-
     /// The gradient of one micro-batch of pairs, packed as chosen, rejected, chosen, rejected, …
     fn pairs_pass(
         &self,
@@ -262,21 +230,18 @@ impl Method for SequenceForm {
         self.chosen[row].row
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
-        let responses = self.rejected(student, rows, work)?;
-        let finished = responses
+    fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
+        let asks: Vec<Ask> = rows
             .iter()
-            .filter(|r| r.finish == Finish::Stop)
-            .count();
-        let rejected: Vec<Example> = rows
-            .iter()
-            .zip(responses)
-            .map(|(&row, response)| Example {
-                prompt: self.chosen[row].prompt.clone(),
-                response: response.tokens,
+            .map(|&row| Ask {
+                prompt: &self.chosen[row].prompt,
+                stream: row as u64,
                 row: self.chosen[row].row,
             })
             .collect();
+        let answers = self.student.answer(student, &asks, work)?;
+        let eos_rate = answers.eos_rate();
+        let rejected = answers.examples;
         let chosen: Vec<&Example> = rows.iter().map(|&row| &self.chosen[row]).collect();
         let chosen_tokens: usize = chosen.iter().map(|e| predicted(e)).sum();
         let rejected_tokens: usize = rejected.iter().map(predicted).sum();
@@ -318,7 +283,7 @@ impl Method for SequenceForm {
                 ("preference_accuracy", totals.accuracy / pairs),
                 ("chosen_tokens", chosen_tokens as f64 / pairs),
                 ("rejected_tokens", rejected_tokens as f64 / pairs),
-                ("rejected_eos_rate", finished as f64 / pairs),
+                ("rejected_eos_rate", eos_rate),
             ],
             tokens: chosen_tokens + rejected_tokens + lm_tokens,
         })
@@ -328,12 +293,20 @@ impl Method for SequenceForm {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
-    use crate::config::{Sampling, TeacherSamples};
+    use crate::config::{PreferenceKind, Reference, Rollout, Sampling, TokenLoss};
 
     pub(in crate::method) fn sequence_form(
         teacher: Teacher,
         chosen: Vec<Example>,
     ) -> Box<dyn Method> {
+        let rollout = Rollout {
+            max_new_tokens: 6,
+            sampling: Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+        };
         Box::new(SequenceForm {
             loss: PreferenceLoss {
                 beta: 0.5,
@@ -341,20 +314,21 @@ pub(super) mod testing {
                 label_smoothing: 0.0,
             },
             form: DpkdSequence {
+                loss: PreferenceKind::Dpkd {
+                    reference: Reference::Teacher,
+                    label_smoothing: 0.0,
+                },
+                pairs: Pairs::Samples(rollout),
                 length_normalize: true,
                 lm_weight: 0.5,
                 lm_source: LmSource::Teacher,
-                teacher_samples: TeacherSamples::Cached,
-                max_new_tokens: 6,
-                sampling: Sampling {
-                    temperature: 1.0,
-                    top_k: 0,
-                    top_p: 1.0,
-                },
             },
-            batch: 4,
+            student: OnPolicy {
+                rollout,
+                stop_ids: vec![0],
+                batch: 4,
+            },
             teacher,
-            stop_ids: vec![0],
             chosen,
             data: Vec::new(),
             corpus: Vec::new(),
@@ -365,10 +339,16 @@ pub(super) mod testing {
         teacher: Teacher,
         examples: Vec<Example>,
     ) -> Box<dyn Method> {
-        let form = DpkdToken { ce_weight: 0.5 };
+        let form = DpkdToken {
+            loss: TokenLoss::Dpkd {
+                label_smoothing: 0.0,
+            },
+            reference: Reference::Teacher,
+            ce_weight: 0.5,
+            corpus_weight: 0.0,
+        };
         let settings = Dpkd {
             beta: 0.5,
-            label_smoothing: 0.0,
             form: DpkdForm::Token(form.clone()),
         };
         Box::new(super::token_form(&settings, &form, teacher, examples))

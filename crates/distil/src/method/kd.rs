@@ -12,7 +12,9 @@ use crate::objective::ForwardKl;
 
 /// Forward KL to a live teacher.
 pub(crate) fn method(settings: &Kd, teacher: Teacher, examples: Vec<Example>) -> PositionWise {
-    let (ce_share, temperature) = (settings.ce_share as f32, settings.temperature as f32);
+    let term = settings.term;
+    let ce_share = term.ce_share as f32;
+    let temperature = term.divergence_temperature as f32;
     PositionWise {
         teacher: Some(teacher),
         examples,

@@ -14,6 +14,7 @@ mod teacher_samples;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -38,19 +39,6 @@ pub struct Material {
     pub prompts: Vec<PromptExample>,
     /// Text for a language-modelling term.
     pub corpus: Vec<Example>,
-}
-
-/// Whether a method learns from the rows' own responses, or needs only their prompts.
-pub fn learns_from_responses(method: &Choice) -> bool {
-    use crate::config::{DpkdForm, LmSource};
-    match method {
-        Choice::Sft | Choice::Kd(_) => true,
-        Choice::SeqKd(_) => false,
-        Choice::Dpkd(dpkd) => match &dpkd.form {
-            DpkdForm::Token(_) => true,
-            DpkdForm::Sequence(form) => form.lm_source == LmSource::Data,
-        },
-    }
 }
 
 /// One optimiser step's surroundings.
@@ -106,7 +94,27 @@ pub trait Method {
     ///
     /// # Errors
     /// The loss is not finite.
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport>;
+    fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport>;
+
+    /// Writes what the method must know to go on into a checkpoint's folder. Random streams and the
+    /// order of rows are functions of seed and step; most methods have nothing else.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    fn save(&self, _folder: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Reads what [`Method::save`] wrote.
+    ///
+    /// # Errors
+    /// A file is missing or damaged.
+    fn load(&mut self, _folder: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// Hears the metrics of every evaluation, the first before the first step.
+    fn evaluated(&mut self, _metrics: &[(String, f64)]) {}
 }
 
 /// What a method may need before its first step.
@@ -130,5 +138,11 @@ pub(crate) fn prepare(
         }
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
+        other => {
+            return Err(crate::Error::Mismatch {
+                what: format!("method `{}` is not part of this build", other.name()),
+                fix: "choose another".into(),
+            });
+        }
     })
 }

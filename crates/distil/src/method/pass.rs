@@ -105,7 +105,7 @@ impl Method for PositionWise {
         self.examples[row].row
     }
 
-    fn step(&self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
+    fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let teacher = self.teacher.as_ref();
         let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;

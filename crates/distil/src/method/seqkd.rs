@@ -20,8 +20,7 @@ pub(crate) fn prepare(
         teacher,
         &material.prompts,
         settings.samples_per_prompt,
-        settings.sampling,
-        preparation.config.data.max_response_tokens,
+        settings.rollout,
         preparation,
     )?;
     Ok(samples.map(|samples| Box::new(sft::method(samples)) as Box<dyn Method>))

@@ -13,7 +13,7 @@ use distil_model::{Model, files};
 use serde::{Deserialize, Serialize};
 
 use super::Preparation;
-use crate::config::Sampling;
+use crate::config::Rollout;
 use crate::data::example::{Example, PromptExample};
 use crate::error::{Error, Result};
 use crate::rollout::{Finish, Generation, Prompt, generate};
@@ -37,8 +37,7 @@ pub(crate) fn teacher_samples(
     teacher: &Model,
     prompts: &[PromptExample],
     per_prompt: usize,
-    sampling: Sampling,
-    max_new_tokens: usize,
+    rollout: Rollout,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Vec<Example>>> {
     let path = preparation.folder.path().join("teacher-samples.jsonl");
@@ -71,8 +70,8 @@ pub(crate) fn teacher_samples(
             .open(&partial)
             .map_err(failed)?;
         let generation = Generation {
-            sampling,
-            max_new_tokens,
+            sampling: rollout.sampling,
+            max_new_tokens: rollout.max_new_tokens,
             seed: preparation.config.seed,
             batch: preparation.config.eval.batch,
         };

@@ -35,8 +35,11 @@ fn teacher(seed: u64) -> Teacher {
 fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     let kd_of = |ce_share, temperature| {
         let settings = config::Kd {
-            ce_share,
-            temperature,
+            term: config::DivergenceTerm {
+                divergence: config::Divergence::ForwardKl,
+                divergence_temperature: temperature,
+                ce_share,
+            },
         };
         Box::new(kd::method(&settings, teacher(teacher_seed), examples())) as Box<dyn Method>
     };
@@ -56,7 +59,12 @@ struct Stepped {
     gradients: Gradients,
 }
 
-fn step(method: &dyn Method, student: &Llama, micro_batch_tokens: usize, number: usize) -> Stepped {
+fn step(
+    method: &mut dyn Method,
+    student: &Llama,
+    micro_batch_tokens: usize,
+    number: usize,
+) -> Stepped {
     let rows = [0, 1, 2, 3];
     let mut work = Work {
         gradients: Gradients::default(),
@@ -76,11 +84,11 @@ fn step(method: &dyn Method, student: &Llama, micro_batch_tokens: usize, number:
 /// Invariant 1: how a step is split changes its gradient by rounding only.
 #[test]
 fn micro_batches_do_not_change_loss_or_gradient() {
-    for (name, method) in methods(2) {
+    for (name, mut method) in methods(2) {
         let student = tiny_network(1).trainable();
-        let whole = step(&*method, &student, 10_000, 1);
+        let whole = step(&mut *method, &student, 10_000, 1);
         for tokens in [1, 12, 25] {
-            let split = step(&*method, &student, tokens, 1);
+            let split = step(&mut *method, &student, tokens, 1);
             assert!(
                 (whole.report.loss - split.report.loss).abs() < 1e-5,
                 "{name}"
@@ -103,9 +111,9 @@ fn micro_batches_do_not_change_loss_or_gradient() {
 /// Invariant 4: every parameter learns, the teacher does not.
 #[test]
 fn every_parameter_has_a_finite_gradient() {
-    for (name, method) in methods(2) {
+    for (name, mut method) in methods(2) {
         let mut student = tiny_network(1).trainable();
-        let stepped = step(&*method, &student, 10_000, 1);
+        let stepped = step(&mut *method, &student, 10_000, 1);
         let values = stepped.gradients.values();
         let parameters = student.parameters();
         assert_eq!(values.len(), parameters.len(), "{name}");
@@ -120,12 +128,12 @@ fn every_parameter_has_a_finite_gradient() {
 #[test]
 fn self_distillation_is_a_fixed_point() {
     let student = tiny_network(1).trainable();
-    let kd = &methods(1)[1].1;
-    let stepped = step(&**kd, &student, 10_000, 1);
+    let kd = &mut methods(1)[1].1;
+    let stepped = step(&mut **kd, &student, 10_000, 1);
     assert_eq!(stepped.report.loss, 0.0);
     assert!(stepped.gradients.norm() < 1e-6);
-    let dpkd = &methods(1)[3].1;
-    let report = step(&**dpkd, &student, 10_000, 1).report;
+    let dpkd = &mut methods(1)[3].1;
+    let report = step(&mut **dpkd, &student, 10_000, 1).report;
     let term = |name| report.terms.iter().find(|(n, _)| *n == name).unwrap().1;
     assert!(term("margin").abs() < 1e-6, "{}", term("margin"));
     assert!((term("preference") - std::f64::consts::LN_2).abs() < 1e-6);
@@ -134,12 +142,12 @@ fn self_distillation_is_a_fixed_point() {
 /// Sixty updates on one batch: the loss falls a long way.
 #[test]
 fn one_batch_is_learnt_by_heart() {
-    for (name, method) in methods(2) {
+    for (name, mut method) in methods(2) {
         let mut student = tiny_network(1).trainable();
         let mut optimizer = Optimizer::new(&settings(), &student);
         let (mut first, mut last) = (None, 0.0);
         for number in 1..=60 {
-            let stepped = step(&*method, &student, 10_000, number);
+            let stepped = step(&mut *method, &student, 10_000, number);
             last = stepped.report.loss;
             first.get_or_insert(last);
             optimizer.update(&mut student, stepped.gradients, 0.02, 1.0);
@@ -165,9 +173,9 @@ fn settings() -> config::Train {
 /// value, with the student's samples held fixed by the step's random stream.
 #[test]
 fn dpkd_sequence_gradient_equals_differences() {
-    let method = &methods(2)[3].1;
+    let method = &mut methods(2)[3].1;
     let student = tiny_network(1);
-    let analytic = step(&**method, &student.clone().trainable(), 10_000, 1)
+    let analytic = step(&mut **method, &student.clone().trainable(), 10_000, 1)
         .gradients
         .values();
     let h = 2e-3f32;
@@ -178,9 +186,9 @@ fn dpkd_sequence_gradient_equals_differences() {
         let entry = (0..gradient.len())
             .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
             .unwrap();
-        let loss = |by: f32| {
+        let mut loss = |by: f32| {
             let moved = moved(&student, which, entry, by).trainable();
-            step(&**method, &moved, 10_000, 1).report.loss
+            step(&mut **method, &moved, 10_000, 1).report.loss
         };
         let slope = (loss(h) - loss(-h)) / (2.0 * f64::from(h));
         let got = f64::from(gradient[entry]);
@@ -235,7 +243,7 @@ fn kd_loss_equals_the_dense_definition() {
         sum += kl.iter().map(|&x| f64::from(x)).sum::<f64>();
         count += kl.len();
     }
-    let report = step(&*methods(2)[1].1, &student.trainable(), 12, 1).report;
+    let report = step(&mut *methods(2)[1].1, &student.trainable(), 12, 1).report;
     assert_eq!(report.tokens, count);
     assert!((report.loss - sum / count as f64).abs() < 1e-6);
 }

@@ -154,7 +154,8 @@ mod tests {
             panic!("{dpkd:?}")
         };
         assert_eq!(form.lm_source, LmSource::Teacher);
-        assert_eq!(form.max_new_tokens, PLAN.max_new_tokens);
+        let rollout = config.method.rollout().unwrap();
+        assert_eq!(rollout.max_new_tokens, PLAN.max_new_tokens);
         assert_eq!(config.eval.metrics, ["forward_kl", "rouge_l"]);
         assert_eq!(config.train.learning_rate, PLAN.learning_rate);
     }

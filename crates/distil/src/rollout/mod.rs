@@ -1,6 +1,7 @@
 //! Where responses come from: sampling a model with a key–value cache.
 
 mod generate;
+pub(crate) mod on_policy;
 mod sample;
 
 pub use generate::{Finish, Generation, Prompt, Response, generate};

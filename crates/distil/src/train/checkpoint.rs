@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
+use crate::method::Method;
 
 /// What a run knows besides weights and moments.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +49,7 @@ pub(crate) fn save(
     run: &Path,
     student: &Model,
     optimizer: &Optimizer,
+    method: &dyn Method,
     state: &State,
 ) -> Result<PathBuf> {
     let path = path_of(run, state.step);
@@ -57,6 +59,7 @@ pub(crate) fn save(
     files::folder_whole(&path, |inside| -> Result<()> {
         student.save_into(inside)?;
         optimizer.save(&inside.join("optimizer.safetensors"))?;
+        method.save(inside)?;
         let text = serde_json::to_string_pretty(state).unwrap_or_default();
         files::write_whole(&inside.join("state.json"), text.as_bytes())?;
         Ok(())

@@ -179,13 +179,14 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         interrupt: run.interrupt,
         events,
     };
-    let Some(method) = prepare(material, &mut preparation)? else {
+    let Some(mut method) = prepare(material, &mut preparation)? else {
         return Ok(Outcome::Interrupted { step: state.step });
     };
     let mut optimizer = Optimizer::new(&config.train, &student.network);
     if let Some(step) = newest {
         let path = checkpoint::path_of(run.out, step).join("optimizer.safetensors");
         optimizer.load(&path, step as u32)?;
+        method.load(&checkpoint::path_of(run.out, step))?;
     }
     // What a killed run wrote after its last checkpoint is made again.
     for name in ["metrics.jsonl", "samples.jsonl"] {
@@ -407,6 +408,7 @@ impl Trainer<'_> {
         });
         self.folder.append("metrics.jsonl", &line)?;
         self.note_best();
+        self.method.evaluated(&self.state.latest);
         events(Event::Evaluated {
             step,
             metrics: &self.state.latest,
@@ -450,7 +452,13 @@ impl Trainer<'_> {
     }
 
     fn save(&mut self, events: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-        let path = checkpoint::save(self.run.out, &self.model(), &self.optimizer, &self.state)?;
+        let path = checkpoint::save(
+            self.run.out,
+            &self.model(),
+            &self.optimizer,
+            &*self.method,
+            &self.state,
+        )?;
         let best = self.state.best.as_ref().map(|best| best.step);
         checkpoint::prune(self.run.out, self.run.config.train.keep_last, best)?;
         events(Event::Saved {

@@ -8,14 +8,14 @@ use distil_model::{Model, prune};
 
 use super::Event;
 use super::folder::sha256_of;
-use crate::config::{Config, DpkdForm, LmSource, Method, OnBadRow as BadRow, Prune, Student};
+use crate::config::{Config, LmSource, OnBadRow as BadRow, Prune, Student};
 use crate::data::counts::Counts;
 use crate::data::example::{Encoding, Limits, examples, prompts};
 use crate::data::read::{DataSet, OnBadRow};
 use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::EvalSet;
-use crate::method::{Material, learns_from_responses};
+use crate::method::Material;
 use crate::teacher;
 
 /// What a run starts from.
@@ -186,17 +186,11 @@ fn load_data(
         eval: None,
         counts: Counts::default(),
     };
-    let sequence = match &config.method {
-        Method::Dpkd(dpkd) => match &dpkd.form {
-            DpkdForm::Sequence(form) => Some(form),
-            DpkdForm::Token(_) => None,
-        },
-        _ => None,
-    };
-    if learns_from_responses(&config.method) {
+    let method = &config.method;
+    if method.reads_responses() {
         (loaded.examples, loaded.counts) = examples(&rows, &encoding)?;
     }
-    if sequence.is_some() || matches!(config.method, Method::SeqKd(_)) {
+    if method.reads_prompts() {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
     }
     // Rows that are used, not rows that are read: one left out for its length counts for nothing.
@@ -204,7 +198,7 @@ fn load_data(
         loaded.examples.truncate(limit);
         loaded.prompts.truncate(limit);
     }
-    if sequence.is_some_and(|form| form.lm_source == LmSource::Corpus) {
+    if method.lm_source() == Some(LmSource::Corpus) {
         let corpus = DataSet::read(&settings.corpus, on_bad_row)?;
         let counts;
         (loaded.corpus, counts) = examples(&corpus, &encoding)?;

@@ -1,0 +1,103 @@
+//! Fresh responses of the student in training to the prompts of one optimiser step.
+
+use distil_model::Llama;
+
+use super::{Finish, Generation, Prompt, Response, generate};
+use crate::config::Rollout;
+use crate::data::example::Example;
+use crate::error::Result;
+use crate::method::Work;
+
+/// How the student answers during training.
+#[derive(Clone, Debug)]
+pub(crate) struct OnPolicy {
+    /// Length limit and distribution.
+    pub(crate) rollout: Rollout,
+    /// Tokens that end a response.
+    pub(crate) stop_ids: Vec<u32>,
+    /// Rows generated at once.
+    pub(crate) batch: usize,
+}
+
+/// A prompt of the step: its tokens, and the numbers of its random stream and of its data row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) prompt: &'a [u32],
+    pub(crate) stream: u64,
+    pub(crate) row: usize,
+}
+
+/// The student's answers, in the order of the prompts.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    /// Prompt and response, as training takes them.
+    pub(crate) examples: Vec<Example>,
+    /// Log-probability of each token under the distribution it was drawn from, in nats.
+    pub(crate) logprobs: Vec<Vec<f32>>,
+    /// Whether each response ended with a stop token.
+    pub(crate) finished: Vec<bool>,
+}
+
+impl OnPolicy {
+    /// One response of `network` to each prompt. They depend on the run's seed, the step, and each
+    /// prompt's stream.
+    pub(crate) fn answer(
+        &self,
+        network: &Llama,
+        asks: &[Ask<'_>],
+        work: &mut Work,
+    ) -> Result<Answers> {
+        let prompts: Vec<Prompt> = asks
+            .iter()
+            .map(|ask| Prompt {
+                ids: ask.prompt,
+                stream: ask.stream,
+            })
+            .collect();
+        let generation = self.generation(work.seed, work.step);
+        let network = network.frozen();
+        let responses = work.phases.time("sample", || {
+            let stop = &self.stop_ids;
+            generate(&network, stop, &prompts, &generation, &mut |_, _| {})
+        })?;
+        Ok(Answers::new(asks, responses))
+    }
+
+    /// The settings of a step's generation.
+    pub(crate) fn generation(&self, seed: u64, step: usize) -> Generation {
+        Generation {
+            sampling: self.rollout.sampling,
+            max_new_tokens: self.rollout.max_new_tokens,
+            // Another stream for every step; the odd factor keeps steps of near seeds apart.
+            seed: seed ^ (step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            batch: self.batch,
+        }
+    }
+}
+
+impl Answers {
+    /// Responses beside what was asked.
+    pub(crate) fn new(asks: &[Ask<'_>], responses: Vec<Response>) -> Self {
+        let mut answers = Self {
+            examples: Vec::with_capacity(asks.len()),
+            logprobs: Vec::with_capacity(asks.len()),
+            finished: Vec::with_capacity(asks.len()),
+        };
+        for (ask, response) in asks.iter().zip(responses) {
+            answers.finished.push(response.finish == Finish::Stop);
+            answers.logprobs.push(response.logprobs);
+            answers.examples.push(Example {
+                prompt: ask.prompt.to_vec(),
+                response: response.tokens,
+                row: ask.row,
+            });
+        }
+        answers
+    }
+
+    /// Share of the responses that ended with a stop token.
+    pub(crate) fn eos_rate(&self) -> f64 {
+        let ended = self.finished.iter().filter(|&&finished| finished).count();
+        ended as f64 / self.finished.len().max(1) as f64
+    }
+}
