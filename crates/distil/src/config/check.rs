@@ -257,7 +257,7 @@ mod tests {
             "[method]\nname = \"kd\"\nce_shar = 0.5\n",
             &[
                 "did you mean `ce_share`?",
-                "[method] has `name`, `ce_share`, `temperature`",
+                "[method] has `name`, `divergence`",
             ],
         );
         refused(
@@ -290,33 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_methods_and_forms_are_refused_by_name() {
+    fn keys_of_other_methods_are_refused_by_name() {
         refused(
             "[method]\nname = \"kd\"\nbeta = 0.1\n",
             &[
-                "run.toml:3: method.beta: belongs to method `dpkd`, not to method `kd`",
-                "method `kd` has `name`, `ce_share`, `temperature`",
+                "run.toml:3: method.beta: belongs to `dpkd`, not to `kd`",
+                "`kd` has `name`, `divergence`",
             ],
         );
         refused(
-            "[method]\nce_weight = 0.1\nname = \"dpkd\"\n",
-            &[
-                "belongs to method `dpkd` with form = \"token\", not to method `dpkd` with form = \"sequence\"",
-            ],
+            "[method]\nname = \"sft\"\ntop_k = 1\n",
+            &["belongs to `seqkd`, `gkd`", "not to `sft`"],
         );
         refused(
-            "[method]\nname = \"dpkd\"\nform = \"token\"\nlm_weight = 1\n",
-            &["belongs to method `dpkd` with form = \"sequence\""],
-        );
-        refused(
-            "[method]\nname = \"sft\"\ntemperature = 1\n",
-            &[
-                "belongs to method `kd` and to method `dpkd` with form = \"sequence\", not to method `sft`",
-            ],
-        );
-        refused(
-            "[method]\nname = \"seqkd\"\ntemperature = 1\n",
-            &["method `seqkd` has `name`, `sampling.temperature`"],
+            "[method]\nname = \"seqkd\"\nce_share = 1\n",
+            &["`seqkd` has `name`, `samples_per_prompt`"],
         );
     }
 

@@ -224,6 +224,45 @@ fn paths_of_the_file_start_at_its_folder_and_those_of_overrides_at_the_current_o
 }
 
 #[test]
+fn keys_without_effect_in_the_chosen_combination_are_refused_by_name() {
+    refused(
+        &["method.ce_weight=0.1"],
+        &[
+            "--set method.ce_weight=0.1: method.ce_weight: has no effect with name = \"dpkd\", \
+             form = \"sequence\", loss = \"dpkd\", pairs = \"samples\"",
+            "remove it; with these, [method] has",
+        ],
+    );
+    refused(
+        &["method={name=\"kd\", jsd_beta=0.1}"],
+        &["method.jsd_beta: has no effect with"],
+    );
+    refused(
+        &["method.loss=cpo", "method.reference=none"],
+        &["method.reference: has no effect"],
+    );
+    refused(
+        &["method.pairs=data", "method.top_k=4"],
+        &["method.top_k: has no effect"],
+    );
+    refused(
+        &["method.form=token", "method.corpus_weight=0.5"],
+        &["method.corpus_weight", "needs data.corpus"],
+    );
+    refused(
+        &["method={name=\"minillm\", top_k=10}"],
+        &[
+            "method.top_k: reverse KL over a truncated distribution",
+            "remove it",
+        ],
+    );
+    refused(
+        &["method={name=\"minillm\", lm_source=\"teacher\"}"],
+        &["method.lm_source"],
+    );
+}
+
+#[test]
 fn combinations_that_make_no_sense_are_refused_with_the_fix() {
     refused(
         &["train.steps=5", "train.epochs=2"],
