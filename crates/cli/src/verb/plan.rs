@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use distil::config::Config;
+use distil::config::{Config, Runs};
 use distil::plan::plan;
 
 use crate::output;
@@ -32,11 +32,25 @@ pub(crate) struct Plan {
 }
 
 pub(crate) fn run(arguments: &Plan, progress: &mut Progress) -> anyhow::Result<()> {
-    let config = Config::load(&arguments.config, &arguments.set)?;
-    let plan = plan(&config, &mut |event| progress.event(event))?;
-    progress.done();
-    match arguments.json {
-        true => output::json(&plan),
-        false => output::line(plan),
+    let configs: Vec<(String, Config)> = match Runs::load(&arguments.config, &arguments.set)? {
+        Runs::One(config) => vec![(String::new(), *config)],
+        Runs::Stages(stages) => stages
+            .into_iter()
+            .map(|stage| (stage.name, stage.config))
+            .collect(),
+    };
+    for (name, config) in configs {
+        let plan = plan(&config, &mut |event| progress.event(event))?;
+        progress.done();
+        match arguments.json {
+            true => output::json(&plan)?,
+            false => {
+                if !name.is_empty() {
+                    output::line(format_args!("stage {name}"))?;
+                }
+                output::line(plan)?;
+            }
+        }
     }
+    Ok(())
 }

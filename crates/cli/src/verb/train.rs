@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use distil::config::Config;
-use distil::train::{Outcome, Run, train};
+use distil::config::Runs;
+use distil::train::{Event, Outcome, Run, train, train_stages};
 
 use crate::failure::say;
 use crate::interrupt;
@@ -43,18 +43,24 @@ pub(crate) struct Train {
 }
 
 pub(crate) fn run(arguments: &Train, progress: &mut Progress) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&arguments.config, &arguments.set)?;
+    let runs = Runs::load(&arguments.config, &arguments.set)?;
     let out = arguments.out.clone().unwrap_or_else(|| {
         Path::new("runs").join(arguments.config.file_stem().unwrap_or_default())
     });
     let stop = interrupt::on_ctrl_c("finishing this step; Ctrl-C again ends at once")?;
-    let run = Run {
-        config: &config,
-        out: &out,
-        resume: arguments.resume,
-        interrupt: &stop,
+    let mut events = |event: Event<'_>| progress.event(event);
+    let outcome = match &runs {
+        Runs::One(config) => {
+            let run = Run {
+                config,
+                out: &out,
+                resume: arguments.resume,
+                interrupt: &stop,
+            };
+            train(&run, &mut events)?
+        }
+        Runs::Stages(stages) => train_stages(stages, &out, arguments.resume, &stop, &mut events)?,
     };
-    let outcome = train(&run, &mut |event| progress.event(event))?;
     progress.done();
     match outcome {
         Outcome::Finished { student } => {

@@ -33,6 +33,7 @@ pub struct StepCase {
 /// The optimiser's settings: those that a run has by default.
 const SETTINGS: Train = Train {
     length: Length::Steps(1),
+    tokens: None,
     batch: 1,
     micro_batch_tokens: usize::MAX,
     learning_rate: 1e-5,

@@ -44,38 +44,80 @@ pub(crate) struct Document {
 impl Document {
     /// Reads `text`, the contents of `file`, and lays `overrides` (`table.key=value`) over it.
     pub(crate) fn new(text: &str, file: &Path, overrides: &[String]) -> Result<Self> {
-        let spans = DeTable::parse(text).map_err(|error| syntax(text, file, &error))?;
-        let values: Table = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
-        let mut found = Vec::new();
-        flatten(
-            "",
-            Value::Table(values),
-            0,
-            Some(spans.get_ref()),
-            &mut found,
-        );
-        found.sort_by_key(|(_, _, offset)| *offset);
-        let entries = found
-            .into_iter()
-            .map(|(path, value, offset)| Entry {
-                path,
-                value,
-                origin: Origin::File {
-                    offset,
-                    line: line(text, offset),
-                },
-            })
-            .collect();
+        let Typed { entries, stages } = Typed::read(text, file)?;
         let mut document = Self {
             file: file.to_owned(),
             entries,
         };
+        if !stages.is_empty() {
+            let fix =
+                "take the [[stage]] tables out, or use a command that knows them (`distil train`)";
+            return Err(document.refuse("stage", "one run is asked for here, not stages", fix));
+        }
         let typed = overrides
             .iter()
-            .map(|text| parse_override(text))
+            .map(|text| parse_override(text, text))
             .collect::<Result<Vec<_>>>()?;
         document.lay_over(typed.into_iter().flatten().collect());
         Ok(document)
+    }
+
+    /// The documents of a file's `[[stage]]`s: what stands outside of them, a stage's own keys laid
+    /// over it, and the overrides (`table.key=value` for all, `stage.2.table.key=value` for one)
+    /// over both. None for a file without stages.
+    pub(crate) fn stages(text: &str, file: &Path, overrides: &[String]) -> Result<Vec<Self>> {
+        let typed = Typed::read(text, file)?;
+        let shared = Self {
+            file: file.to_owned(),
+            entries: typed.entries,
+        };
+        if typed.stages.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(entry) = shared
+            .entries
+            .iter()
+            .find(|entry| entry.path.starts_with("method."))
+        {
+            let fix = "move it into the [[stage]] it belongs to, as [stage.method]";
+            return Err(shared.refuse(&entry.path, "stands outside of the stages", fix));
+        }
+        let mut over: Vec<(Option<usize>, Entry)> = Vec::new();
+        for text in overrides {
+            let (stage, rest) = of_stage(text, typed.stages.len())?;
+            let entries = parse_override(rest, text)?;
+            over.extend(entries.into_iter().map(|entry| (stage, entry)));
+        }
+        // What the first stage says of the student stands in for the later ones' too.
+        let of_student = |entry: &&Entry| entry.path.starts_with("student");
+        let first = typed.stages.first().into_iter().flatten();
+        let start: Vec<Entry> = first.filter(of_student).cloned().collect();
+        let documents = typed.stages.into_iter().enumerate().map(|(index, own)| {
+            let mut document = Self {
+                file: file.to_owned(),
+                entries: shared.entries.clone(),
+            };
+            if let Some(entry) = own
+                .iter()
+                .find(|entry| index > 0 && entry.path.starts_with("student"))
+            {
+                let here = Self {
+                    entries: own.clone(),
+                    ..document
+                };
+                let what = "a stage starts from the student of the one before";
+                let fix = "remove it; only the first stage may say what the student starts from";
+                return Err(here.refuse(&entry.path, what, fix));
+            }
+            document.lay_over(start.clone());
+            document.lay_over(own);
+            let mine = over
+                .iter()
+                .filter(|(stage, _)| stage.is_none_or(|stage| stage == index + 1));
+            document.lay_over(mine.map(|(_, entry)| entry.clone()).collect());
+            Ok(document)
+        });
+        documents.collect()
     }
 
     /// The last override of a key wins; one of several exclusive keys displaces the file's others.
@@ -142,6 +184,88 @@ impl Document {
             insert(&mut root, &parts, name, entry.value.clone());
         }
         root
+    }
+}
+
+/// The entries outside of any stage, and those of each stage.
+struct Typed {
+    entries: Vec<Entry>,
+    stages: Vec<Vec<Entry>>,
+}
+
+impl Typed {
+    fn read(text: &str, file: &Path) -> Result<Self> {
+        let spans = DeTable::parse(text).map_err(|error| syntax(text, file, &error))?;
+        let mut values: Table = toml::from_str(text).map_err(|error| syntax(text, file, &error))?;
+        let spans = spans.get_ref();
+        let place = |offset: usize| Origin::File {
+            offset,
+            line: line(text, offset),
+        };
+        let stage_spans = spans
+            .iter()
+            .find(|(key, _)| key.get_ref().as_ref() == "stage");
+        let mut stages = Vec::new();
+        if let (Some(tables), Some((key, span))) = (values.remove("stage"), stage_spans) {
+            let refuse = || Error::Config {
+                place: format!("{}:{}: stage", file.display(), line(text, key.span().start)),
+                what: "is not a list of tables".into(),
+                fix: "write [[stage]] before the keys of each stage, and [stage.method] and so on \
+                      below it"
+                    .into(),
+            };
+            let Value::Array(tables) = tables else {
+                return Err(refuse());
+            };
+            let spans = span.get_ref().as_array().ok_or_else(refuse)?;
+            for (table, span) in tables.into_iter().zip(spans.iter()) {
+                let (true, Some(inner)) = (table.is_table(), span.get_ref().as_table()) else {
+                    return Err(refuse());
+                };
+                stages.push(entries(table, span.span().start, inner, &place));
+            }
+        }
+        Ok(Self {
+            entries: entries(Value::Table(values), 0, spans, &place),
+            stages,
+        })
+    }
+}
+
+/// A table's entries in the order of the file.
+fn entries(
+    table: Value,
+    offset: usize,
+    spans: &DeTable<'_>,
+    place: &dyn Fn(usize) -> Origin,
+) -> Vec<Entry> {
+    let mut found = Vec::new();
+    flatten("", table, offset, Some(spans), &mut found);
+    found.sort_by_key(|(_, _, offset)| *offset);
+    let entry = |(path, value, offset)| Entry {
+        path,
+        value,
+        origin: place(offset),
+    };
+    found.into_iter().map(entry).collect()
+}
+
+/// The stage that an override is for, if it names one, and the override without it.
+fn of_stage(text: &str, stages: usize) -> Result<(Option<usize>, &str)> {
+    let Some((number, rest)) = text
+        .trim_start()
+        .strip_prefix("stage.")
+        .and_then(|rest| rest.split_once('.'))
+    else {
+        return Ok((None, text));
+    };
+    match number.parse() {
+        Ok(number) if (1..=stages).contains(&number) => Ok((Some(number), rest)),
+        _ => Err(Error::Config {
+            place: format!("--set {text}"),
+            what: format!("there is no stage {number}"),
+            fix: format!("the file has stages 1 to {stages}"),
+        }),
     }
 }
 
@@ -215,9 +339,11 @@ fn syntax(text: &str, file: &Path, error: &toml::de::Error) -> Error {
 }
 
 /// `table.key=value`: the value is TOML, or text without quotes. An inline table sets several keys.
-fn parse_override(text: &str) -> Result<Vec<Entry>> {
+///
+/// `origin` is the override as it was typed.
+fn parse_override(text: &str, origin: &str) -> Result<Vec<Entry>> {
     let refuse = |what: &str, fix: &str| Error::Config {
-        place: format!("--set {text}"),
+        place: format!("--set {origin}"),
         what: what.into(),
         fix: fix.into(),
     };
@@ -254,7 +380,7 @@ fn parse_override(text: &str) -> Result<Vec<Entry>> {
         .map(|(path, value, _)| Entry {
             path,
             value,
-            origin: Origin::Override(text.to_owned()),
+            origin: Origin::Override(origin.to_owned()),
         })
         .collect())
 }

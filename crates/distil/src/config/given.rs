@@ -60,6 +60,7 @@ pub(crate) struct GivenData {
 pub(crate) struct GivenTrain {
     pub(crate) steps: Option<usize>,
     pub(crate) epochs: Option<f64>,
+    pub(crate) tokens: Option<u64>,
     pub(crate) batch: Option<usize>,
     pub(crate) micro_batch_tokens: Option<usize>,
     pub(crate) learning_rate: Option<f64>,

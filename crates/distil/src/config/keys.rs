@@ -466,6 +466,8 @@ pub const KEYS: &[Key] = &[
         "Length of the run in optimiser steps; not together with `epochs`."),
     key("train.epochs", Every, above(0.0, 100_000.0), Derived("1 if `steps` is not set"),
         "Length of the run in passes over the training rows; a part of a pass is allowed."),
+    key("train.tokens", Every, whole(1, i64::MAX as u64), Unset("not set: no limit"),
+        "The run also ends, with its result, once the student was trained on this many response tokens: methods can be compared at equal tokens."),
     key("train.batch", Every, whole(1, 1_000_000), Value("32"),
         "Sequences an optimiser step, whatever the micro-batches."),
     key("train.micro_batch_tokens", Every, whole(1, MANY), Value("4096"),

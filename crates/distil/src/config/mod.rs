@@ -108,8 +108,60 @@ fn read(path: &Path) -> Result<String> {
     })
 }
 
+/// One stage of a schedule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Its folder's name inside the run's `stages/`: number and method.
+    pub name: String,
+    /// What it does. From the second stage on, `student` stands in for the one before's student.
+    pub config: Config,
+}
+
+/// What a configuration file describes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Runs {
+    /// One run.
+    One(Box<Config>),
+    /// A schedule of `[[stage]]`s, each starting from the student of the one before.
+    Stages(Vec<Stage>),
+}
+
+impl Runs {
+    /// Reads the configuration `path`, with or without stages. A stage's keys are laid over those
+    /// outside of the stages; overrides come last, `table.key=value` for every stage and
+    /// `stage.2.table.key=value` for one.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::parse(&read(path)?, path, overrides)
+    }
+
+    /// As [`Runs::load`], of a text.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
+        let documents = Document::stages(text, path, overrides)?;
+        if documents.is_empty() {
+            let config = Config::parse(text, path, overrides)?;
+            return Ok(Self::One(Box::new(config)));
+        }
+        let stage = |(index, document)| {
+            let config = resolved(document, path, References::MayBeRelative)?;
+            let name = format!("{}-{}", index + 1, config.method.name());
+            Ok(Stage { name, config })
+        };
+        let stages = documents.into_iter().enumerate().map(stage);
+        Ok(Self::Stages(stages.collect::<Result<_>>()?))
+    }
+}
+
 fn build(text: &str, path: &Path, overrides: &[String], references: References) -> Result<Config> {
-    let mut document = Document::new(text, path, overrides)?;
+    resolved(Document::new(text, path, overrides)?, path, references)
+}
+
+fn resolved(mut document: Document, path: &Path, references: References) -> Result<Config> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());

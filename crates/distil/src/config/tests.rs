@@ -40,6 +40,7 @@ fn samples() -> Vec<Config> {
         "data.template={{ prompt }}\n\"x\" \\ é",
         "data.on_bad_row=skip",
         "train.steps=30",
+        "train.tokens=5000",
         "train.batch=8",
         "train.learning_rate=3e-4",
         "train.schedule=linear",
@@ -403,4 +404,90 @@ fn every_example_is_a_configuration_and_every_method_has_one() {
     for method in super::keys::METHODS {
         assert!(names.contains(method), "{method}");
     }
+}
+
+const STAGES: &str = "
+[teacher]
+model = \"smollm2-135m-instruct\"
+[student]
+prune = { layers = 16 }
+[data]
+train = \"train.jsonl\"
+[train]
+batch = 4
+[[stage]]
+method = { name = \"kd\" }
+train.steps = 7
+[[stage]]
+[stage.method]
+name = \"llmr\"
+[stage.train]
+epochs = 2
+batch = 9
+";
+
+fn stages(text: &str, overrides: &[&str]) -> Result<Vec<Stage>> {
+    let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+    match Runs::parse(text, Path::new("/base/run.toml"), &overrides)? {
+        Runs::Stages(stages) => Ok(stages),
+        Runs::One(_) => panic!("stages were expected"),
+    }
+}
+
+#[test]
+fn stages_share_what_stands_outside_of_them() {
+    let found = stages(STAGES, &["stage.2.train.batch=5", "seed=3"]).unwrap();
+    let names: Vec<&str> = found.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["1-kd", "2-llmr"]);
+    let train = |index: usize| &found[index].config.train;
+    assert_eq!((train(0).batch, train(1).batch), (4, 5));
+    assert_eq!(train(0).length, Length::Steps(7));
+    assert_eq!(train(1).length, Length::Epochs(2.0));
+    assert!(found.iter().all(|stage| stage.config.seed == 3));
+    assert!(matches!(
+        Runs::parse(SMALL, Path::new("/base/run.toml"), &[]).unwrap(),
+        Runs::One(_)
+    ));
+}
+
+#[test]
+fn mistakes_in_stages_are_refused_where_they_stand() {
+    let refused = |text: &str, overrides: &[&str], parts: &[&str]| {
+        let error = stages(text, overrides).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "`{part}` is not in: {error}");
+        }
+    };
+    let with = |line: &str| STAGES.replace("batch = 9", line);
+    refused(
+        &with("bach = 9"),
+        &[],
+        &["run.toml:18: train.bach", "did you mean `batch`?"],
+    );
+    refused(
+        &STAGES.replace(
+            "[stage.train]",
+            "[stage.student]\nmodel = \"x\"\n[stage.train]",
+        ),
+        &[],
+        &["run.toml:17: student.model", "only the first stage"],
+    );
+    refused(
+        &STAGES.replace("[train]\nbatch = 4", "[method]\nname = \"kd\""),
+        &[],
+        &["method.name", "outside of the stages", "[stage.method]"],
+    );
+    refused(
+        STAGES,
+        &["stage.3.seed=1"],
+        &["--set stage.3.seed=1", "stages 1 to 2"],
+    );
+    refused("stage = 3\n", &[], &["run.toml:1: stage", "[[stage]]"]);
+    refused(
+        "[stage]\nseed = 1\n",
+        &[],
+        &["run.toml:1: stage", "[[stage]]"],
+    );
+    let error = Config::parse(STAGES, Path::new("/base/run.toml"), &[]).unwrap_err();
+    assert!(error.to_string().contains("not stages"));
 }

@@ -15,6 +15,9 @@ pub struct Train {
     /// How long the run is.
     #[serde(flatten)]
     pub length: Length,
+    /// Response tokens after which the run ends early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
     /// Sequences an optimiser step.
     pub batch: usize,
     /// Tokens computed at once; at least the longest sequence.
@@ -155,6 +158,7 @@ pub(crate) fn resolve(
     }
     Ok(Train {
         length,
+        tokens: given.tokens,
         batch: given.batch.unwrap_or(32),
         micro_batch_tokens,
         learning_rate: given.learning_rate.unwrap_or(1e-5),

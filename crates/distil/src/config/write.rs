@@ -111,6 +111,10 @@ fn train(out: &mut Writer, train: &Train) {
         Length::Steps(steps) => out.plain("steps", steps),
         Length::Epochs(epochs) => out.number("epochs", epochs),
     }
+    match train.tokens {
+        Some(tokens) => out.plain("tokens", tokens),
+        None => out.unset("tokens"),
+    }
     out.plain("batch", train.batch);
     out.plain("micro_batch_tokens", train.micro_batch_tokens);
     out.number("learning_rate", train.learning_rate);

@@ -9,6 +9,7 @@ mod gradients;
 mod optimizer;
 mod schedule;
 mod setup;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use gradients::Gradients;
 pub(crate) use optimizer::Optimizer;
 pub use schedule::learning_rate;
 pub use setup::{Setup, kept_layers, open_model, setup};
+pub use stages::train_stages;
 
 use crate::config::Config;
 use crate::data::batch::order;
@@ -242,12 +244,12 @@ impl Trainer<'_> {
             self.run.config.eval.every,
             self.run.config.train.checkpoint_every,
         );
-        while self.state.step < self.steps {
+        while !self.is_last() {
             let line = self.step()?;
             self.folder.append("metrics.jsonl", &line)?;
             events(Event::Step(&line));
             let step = self.state.step;
-            let last = step == self.steps;
+            let last = self.is_last();
             if last || (every > 0 && step.is_multiple_of(every)) {
                 self.measure(events)?;
             }
@@ -260,6 +262,12 @@ impl Trainer<'_> {
             }
         }
         self.finish(events)
+    }
+
+    /// Whether the run has its length, in steps or in tokens.
+    fn is_last(&self) -> bool {
+        let tokens = self.run.config.train.tokens;
+        self.state.step >= self.steps || tokens.is_some_and(|most| self.state.tokens >= most)
     }
 
     /// Rows of a step: consecutive parts of one epoch's order; the last part may be smaller.
@@ -421,7 +429,7 @@ impl Trainer<'_> {
         let every = settings.train.checkpoint_every;
         let step = self.state.step;
         // Only what is saved can be kept.
-        let saved = step == self.steps || (every > 0 && step > 0 && step.is_multiple_of(every));
+        let saved = self.is_last() || (every > 0 && step > 0 && step.is_multiple_of(every));
         let Some(name) = settings.eval.best_metric.as_ref().filter(|_| saved) else {
             return;
         };
