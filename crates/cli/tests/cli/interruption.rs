@@ -87,6 +87,66 @@ fn a_killed_run_ends_with_the_same_bits() {
     }
 }
 
+/// Methods that remember more than weights and moments: replayed responses, a lagged policy, a
+/// reward model and its pairs, a Q-function.
+#[test]
+fn methods_with_a_state_of_their_own_resume_with_the_same_bits() {
+    for method in [
+        "name = \"distillm\"\nmax_new_tokens = 4\nthreshold_step = 0.9\nthreshold_tolerance = 0",
+        "name = \"minillm\"\nmax_new_tokens = 4",
+        "name = \"llmr\"\nmax_new_tokens = 4\nsync_every = 3",
+        "name = \"pbkd\"\nmax_new_tokens = 4\niteration_steps = 3\nfit_steps = 2\nreward_layers = 1",
+        "name = \"mm_pbkd\"\nmax_new_tokens = 4\nq_layers = 1",
+    ] {
+        let home = Home::new();
+        home.configure(method, &format!("steps = {STEPS}\ncheckpoint_every = 4"));
+        home.ok(&["train", "run.toml", "--out", "unbroken"]);
+        for name in ["broken/checkpoints/step-4", "broken/checkpoints/step-20"] {
+            let _ = std::fs::remove_dir_all(home.path("broken"));
+            let mut child = until(&home, name);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let did = resume(&home);
+            assert_eq!(did.status, 0, "{method}: {}", did.err);
+            same(&home);
+        }
+    }
+}
+
+#[test]
+fn a_schedule_killed_in_any_stage_ends_with_the_same_bits() {
+    let home = Home::new();
+    home.configure("name = \"sft\"", "batch = 2\ncheckpoint_every = 2");
+    let text = String::from_utf8(home.read("run.toml")).unwrap();
+    let (before, after) = text.split_once("[method]\nname = \"sft\"\n").unwrap();
+    let stages = "[[stage]]\nmethod = { name = \"kd\" }\ntrain.steps = 6\n\
+                  [[stage]]\nmethod = { name = \"gkd\", max_new_tokens = 4 }\ntrain.steps = 8\n";
+    home.write("run.toml", &format!("{before}{after}{stages}"));
+    home.ok(&["plan", "run.toml"]);
+    home.ok(&["train", "run.toml", "--out", "unbroken"]);
+    for name in [
+        "broken/stages/1-kd/checkpoints/step-2",
+        "broken/stages/1-kd/student",
+        "broken/stages/2-gkd/checkpoints/step-4",
+    ] {
+        let _ = std::fs::remove_dir_all(home.path("broken"));
+        let mut child = until(&home, name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!home.path("broken/student").exists());
+        let did = resume(&home);
+        assert_eq!(did.status, 0, "{}", did.err);
+        let student = |run: &str| home.read(&format!("{run}/student/model.safetensors"));
+        assert!(student("broken") == student("unbroken"), "{name}");
+        let first = home.read("broken/stages/1-kd/student/model.safetensors");
+        assert!(student("broken") != first, "the second stage did nothing");
+    }
+    home.refused(
+        &["train", "run.toml", "--out", "broken"],
+        &["exists already", "--resume"],
+    );
+}
+
 #[test]
 fn ctrl_c_writes_a_checkpoint_and_says_how_to_go_on() {
     let home = home();
