@@ -116,7 +116,7 @@ fn methods_with_a_state_of_their_own_resume_with_the_same_bits() {
 #[test]
 fn a_schedule_killed_in_any_stage_ends_with_the_same_bits() {
     let home = Home::new();
-    home.configure("name = \"sft\"", "batch = 2\ncheckpoint_every = 2");
+    home.configure("name = \"sft\"", "checkpoint_every = 2");
     let text = String::from_utf8(home.read("run.toml")).unwrap();
     let (before, after) = text.split_once("[method]\nname = \"sft\"\n").unwrap();
     let stages = "[[stage]]\nmethod = { name = \"kd\" }\ntrain.steps = 6\n\
