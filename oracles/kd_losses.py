@@ -9,6 +9,11 @@ with respect to the student's logits.
   reverse_kl       sum_a q log(q / p)
   jsd_B            B KL(p || m) + (1 - B) KL(q || m),  m = B p + (1 - B) q
   tvd              1/2 sum_a |p - q|
+  symmetric_kl_S   (1 - S) KL(p || q) + S KL(q || p)
+  skew_kl_A        KL(p || A p + (1 - A) q)
+  skew_reverse_kl_A  KL(q || (1 - A) p + A q)
+  akl_M            w_h KL(p || q) + w_t KL(q || p); w_h, w_t the shares of sum |p - q| on the head (likeliest tokens
+                   of p with cumulative mass <= M, the first always) and on the tail, constants for the gradient
   dpkd_token       -log sigma(beta D), D = [log q(y_t) - log q(y_s)] - [log p(y_t) - log p(y_s)],
                    y_t = argmax p and y_s = argmax q, both constants for the gradient (released code of DPKD)
   dpkd_sequence    DPKD (arXiv 2406.19774) eq. 9, from sums of log-probabilities over a response:
@@ -34,6 +39,17 @@ def kl(log_a, log_b):
 def jsd(log_p, log_q, beta):
     log_m = (beta * log_p.exp() + (1 - beta) * log_q.exp()).log()
     return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
+
+
+def akl(log_p, log_q, mass):
+    p, q = log_p.exp(), log_q.exp().detach()
+    ordered, order = p.sort(-1, descending=True)
+    inside = ordered.cumsum(-1) <= mass
+    inside[:, 0] = True
+    head = torch.zeros_like(inside).scatter(-1, order, inside)
+    gap = (p - q).abs()
+    w_h = (gap * head).sum(-1) / gap.sum(-1)
+    return w_h * kl(log_p, log_q) + (1 - w_h) * kl(log_q, log_p)
 
 
 def pick(log_probabilities, tokens):
@@ -98,6 +114,10 @@ def main():
         "jsd_0.5": divergence(student, jsd(log_p, log_q, 0.5), beta=0.5),
         "jsd_0.1": divergence(student, jsd(log_p, log_q, 0.1), beta=0.1),
         "tvd": divergence(student, 0.5 * (log_p.exp() - log_q.exp()).abs().sum(-1)),
+        "symmetric_kl_0.9": divergence(student, 0.1 * kl(log_p, log_q) + 0.9 * kl(log_q, log_p)),
+        "skew_kl_0.1": divergence(student, kl(log_p, (0.1 * log_p.exp() + 0.9 * log_q.exp()).log())),
+        "skew_reverse_kl_0.1": divergence(student, kl(log_q, (0.9 * log_p.exp() + 0.1 * log_q.exp()).log())),
+        "akl_0.5": divergence(student, akl(log_p, log_q, 0.5)),
         "dpkd_token": divergence(student, -logsigmoid(BETA * margin), beta=BETA, margins=rounded(margin, 12),
                                  teacher_tokens=log_p.argmax(-1).tolist(), student_tokens=log_q.argmax(-1).tolist()),
         # A typical start (the student prefers its own), a learned pair, one far out, unequal lengths throughout.

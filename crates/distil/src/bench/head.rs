@@ -7,7 +7,7 @@ use distil_kernels::{TeacherHead, head_pass};
 
 use super::{Clock, Figures, Work, forget_peak_rss, positive, random_ids};
 use crate::error::Result;
-use crate::objective::ForwardKl;
+use crate::objective::DivergenceLoss;
 
 /// The output head with the loss of word-level distillation, forward and backward, on random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,8 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
         hidden: random(case.tokens),
         weight: random(case.vocabulary),
     };
-    let objective = ForwardKl {
-        ce_share: 0.0,
-        temperature: 1.0,
-        targets: Arc::from(random_ids(case.tokens, case.vocabulary)),
-    };
+    let targets = Arc::from(random_ids(case.tokens, case.vocabulary));
+    let objective = DivergenceLoss::forward_kl(targets);
     let mut clock = Clock::default();
     forget_peak_rss();
     for number in 0..=case.passes {

@@ -14,7 +14,7 @@ use crate::data::example::Example;
 use crate::error::Result;
 use crate::method::pass::{Teacher, token_pass};
 use crate::method::{Phases, Work as StepWork};
-use crate::objective::ForwardKl;
+use crate::objective::DivergenceLoss;
 use crate::train::{Gradients, Optimizer};
 
 /// An off-policy step of word-level distillation on random tokens.
@@ -80,11 +80,8 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
         .collect();
     let examples: Vec<&Example> = examples.iter().collect();
     let objective = |batch: &PackedBatch| {
-        Box::new(ForwardKl {
-            ce_share: 0.0,
-            temperature: 1.0,
-            targets: Arc::from(&batch.target_ids[..]),
-        }) as Box<_>
+        let targets = Arc::from(&batch.target_ids[..]);
+        Box::new(DivergenceLoss::forward_kl(targets)) as Box<_>
     };
     let mut optimizer = Optimizer::new(&SETTINGS, &student);
     let mut phases = Phases::default();
@@ -92,6 +89,7 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
     for number in 0..=case.steps {
         let mut work = StepWork {
             gradients: Gradients::default(),
+            steps: case.steps,
             micro_batch_tokens: SETTINGS.micro_batch_tokens,
             step: number + 1,
             seed: 0,

@@ -1,32 +1,41 @@
 //! Word-level knowledge distillation (Hinton et al. 2015; Kim & Rush 2016) on the data's text:
-//! L = mean over response tokens of (1−s) · T² · KL(p_T‖q_T) + s · (−log q(y*_t)).
+//! L = mean over response tokens of (1−s) · T² · D(p_T, q_T) + s · (−log q(y*_t)), with D the
+//! forward KL or any other of [`crate::objective::DivergenceLoss`].
 
 use std::sync::Arc;
 
 use super::Material;
-use super::pass::{PositionWise, Teacher};
-use crate::config::Kd;
+use super::pass::{MakeObjective, PositionWise, Teacher};
+use crate::config::DivergenceTerm;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
-use crate::objective::ForwardKl;
+use crate::objective::DivergenceLoss;
 
-/// Forward KL to a live teacher.
-pub(crate) fn method(settings: &Kd, teacher: Teacher, examples: Vec<Example>) -> PositionWise {
-    let term = settings.term;
-    let ce_share = term.ce_share as f32;
-    let temperature = term.divergence_temperature as f32;
+/// Names of the objective's terms behind the loss.
+pub(crate) const TERMS: &[&str] = &["divergence", "cross_entropy"];
+
+/// A divergence to a live teacher.
+pub(crate) fn method(
+    term: DivergenceTerm,
+    teacher: Teacher,
+    examples: Vec<Example>,
+) -> PositionWise {
     PositionWise {
         teacher: Some(teacher),
         examples,
-        objective: Box::new(move |batch| {
-            Box::new(ForwardKl {
-                ce_share,
-                temperature,
-                targets: Arc::from(&batch.target_ids[..]),
-            })
-        }),
-        terms: &["forward_kl", "cross_entropy"],
+        objective: objective(term),
+        terms: TERMS,
     }
+}
+
+/// The divergence's objective for a micro-batch.
+pub(crate) fn objective(term: DivergenceTerm) -> Box<MakeObjective> {
+    Box::new(move |batch| {
+        Box::new(DivergenceLoss {
+            term,
+            targets: Arc::from(&batch.target_ids[..]),
+        })
+    })
 }
 
 /// The teacher a method cannot do without.

@@ -4,7 +4,9 @@
 //! A method turns one optimiser step's rows into a gradient. The training loop knows no more of it.
 
 pub mod about;
+mod distillm;
 mod dpkd;
+mod gkd;
 mod kd;
 pub(crate) mod pass;
 mod seqkd;
@@ -20,9 +22,10 @@ use std::time::{Duration, Instant};
 
 use distil_model::{Llama, Model};
 
-use crate::config::{Config, Method as Choice};
+use crate::config::{Config, Method as Choice, Rollout};
 use crate::data::example::{Example, PromptExample};
 use crate::error::Result;
+use crate::rollout::on_policy::OnPolicy;
 use crate::train::{Event, Folder, Gradients};
 
 /// What a run has to work with.
@@ -53,6 +56,8 @@ pub struct Work {
     pub seed: u64,
     /// Time spent in each phase.
     pub phases: Phases,
+    /// Optimiser steps of the whole run.
+    pub steps: usize,
     /// Rows of a whole step; the last of an epoch may have fewer.
     pub batch: usize,
 }
@@ -125,6 +130,17 @@ pub(crate) struct Preparation<'a> {
     pub(crate) events: &'a mut dyn FnMut(Event<'_>),
 }
 
+impl Preparation<'_> {
+    /// How the student answers during training.
+    pub(crate) fn student(&self, material: &Material, rollout: &Rollout) -> OnPolicy {
+        OnPolicy {
+            rollout: *rollout,
+            stop_ids: material.student.stop_ids.clone(),
+            batch: self.config.eval.batch,
+        }
+    }
+}
+
 /// Makes the configured method ready. `None` if the user interrupted it; what was generated is kept.
 pub(crate) fn prepare(
     material: Material,
@@ -134,9 +150,38 @@ pub(crate) fn prepare(
         Choice::Sft => Some(Box::new(sft::method(material.examples))),
         Choice::Kd(settings) => {
             let teacher = kd::teacher(&material)?;
-            Some(Box::new(kd::method(settings, teacher, material.examples)))
+            Some(Box::new(kd::method(
+                settings.term,
+                teacher,
+                material.examples,
+            )))
         }
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
+        Choice::Gkd(settings) => {
+            let (teacher, student) = (
+                kd::teacher(&material)?,
+                preparation.student(&material, &settings.rollout),
+            );
+            Some(Box::new(gkd::method(
+                settings,
+                teacher,
+                student,
+                material.examples,
+            )))
+        }
+        Choice::DistiLlm(settings) => {
+            let (teacher, student) = (
+                kd::teacher(&material)?,
+                preparation.student(&material, &settings.rollout),
+            );
+            let settings = settings.clone();
+            Some(Box::new(distillm::method(
+                settings,
+                teacher,
+                student,
+                material.examples,
+            )))
+        }
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
         other => {
             return Err(crate::Error::Mismatch {

@@ -109,12 +109,18 @@ impl Method for PositionWise {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let teacher = self.teacher.as_ref();
         let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
-        let terms = self.terms.iter().zip(1..);
-        Ok(StepReport {
-            loss: totals.mean(0),
-            terms: terms.map(|(&name, i)| (name, totals.mean(i))).collect(),
-            tokens: totals.tokens,
-        })
+        Ok(position_report(&totals, self.terms))
+    }
+}
+
+/// The report of a step that was one objective a position; `terms` names what stands behind the
+/// loss.
+pub(crate) fn position_report(totals: &Totals, terms: &[&'static str]) -> StepReport {
+    let terms = terms.iter().zip(1..);
+    StepReport {
+        loss: totals.mean(0),
+        terms: terms.map(|(&name, i)| (name, totals.mean(i))).collect(),
+        tokens: totals.tokens,
     }
 }
 

@@ -8,6 +8,7 @@ use super::pass::Teacher;
 use super::*;
 use crate::config;
 use crate::data::example::Example;
+use crate::rollout::on_policy::OnPolicy;
 use crate::testing::tiny_network;
 use crate::train::Optimizer;
 
@@ -34,23 +35,68 @@ fn teacher(seed: u64) -> Teacher {
 
 fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     let kd_of = |ce_share, temperature| {
-        let settings = config::Kd {
-            term: config::DivergenceTerm {
-                divergence: config::Divergence::ForwardKl,
-                divergence_temperature: temperature,
-                ce_share,
-            },
+        let term = config::DivergenceTerm {
+            divergence: config::Divergence::ForwardKl,
+            divergence_temperature: temperature,
+            ce_share,
         };
-        Box::new(kd::method(&settings, teacher(teacher_seed), examples())) as Box<dyn Method>
+        Box::new(kd::method(term, teacher(teacher_seed), examples())) as Box<dyn Method>
     };
     let sequence = super::dpkd::testing::sequence_form(teacher(teacher_seed), examples());
     let token = super::dpkd::testing::token_form(teacher(teacher_seed), examples());
+    let on_policy = || OnPolicy {
+        rollout: config::Rollout {
+            max_new_tokens: 6,
+            sampling: config::Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+        },
+        stop_ids: vec![0],
+        batch: 4,
+    };
+    let gkd = |student_share| {
+        let settings = config::Gkd {
+            term: config::DivergenceTerm {
+                divergence: config::Divergence::Jsd { jsd_beta: 0.5 },
+                divergence_temperature: 1.0,
+                ce_share: 0.0,
+            },
+            student_share,
+            rollout: on_policy().rollout,
+        };
+        let method = gkd::method(&settings, teacher(teacher_seed), on_policy(), examples());
+        Box::new(method) as Box<dyn Method>
+    };
+    let distillm = || {
+        let settings = config::DistiLlm {
+            term: config::DivergenceTerm {
+                divergence: config::Divergence::SkewKl { skew_alpha: 0.1 },
+                divergence_temperature: 1.0,
+                ce_share: 0.0,
+            },
+            threshold_step: 1.0,
+            threshold_tolerance: 0.0,
+            replay_rows: 8,
+            rollout: on_policy().rollout,
+        };
+        let mut method = distillm::method(settings, teacher(teacher_seed), on_policy(), examples());
+        // The validation loss has risen: the student's own responses are used.
+        for loss in [1.0, 2.0] {
+            method.evaluated(&[("forward_kl".into(), loss)]);
+        }
+        Box::new(method) as Box<dyn Method>
+    };
     vec![
         ("sft", Box::new(sft::method(examples()))),
         ("kd", kd_of(0.0, 1.0)),
         ("kd with cross-entropy at T = 2", kd_of(0.3, 2.0)),
         ("dpkd, sequence", sequence),
         ("dpkd, token", token),
+        ("gkd, data", gkd(0.0)),
+        ("gkd, on-policy", gkd(1.0)),
+        ("distillm", distillm()),
     ]
 }
 
@@ -70,6 +116,7 @@ fn step(
         gradients: Gradients::default(),
         micro_batch_tokens,
         step: number,
+        steps: 100,
         seed: 5,
         phases: Phases::default(),
         batch: rows.len(),

@@ -4,13 +4,13 @@
 //! sequence log-probabilities return their value and derivatives.
 
 mod divergence;
+mod divergence_loss;
 mod dpkd_token;
-mod forward_kl;
 mod preference;
 
 pub use divergence::{Divergences, divergences};
+pub use divergence_loss::{DivergenceLoss, akl_weights};
 pub use dpkd_token::DpkdTokenLoss;
-pub use forward_kl::ForwardKl;
 pub use preference::{Pair, PreferenceLoss, PreferenceValue};
 
 /// log σ(x) without overflow.

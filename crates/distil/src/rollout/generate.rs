@@ -174,6 +174,16 @@ fn stream(seed: u64, row: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
+/// A uniform number in [0, 1) of its own for a run's seed, a step, and what it decides.
+pub(crate) fn uniform_of(seed: u64, step: usize, purpose: &[u8]) -> f64 {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(step as u64).to_le_bytes());
+    let name = &purpose[..purpose.len().min(16)];
+    key[16..16 + name.len()].copy_from_slice(name);
+    uniform(&mut ChaCha8Rng::from_seed(key))
+}
+
 /// A uniform number in [0, 1) with 53 random bits.
 fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64

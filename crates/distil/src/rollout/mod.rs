@@ -4,5 +4,6 @@ mod generate;
 pub(crate) mod on_policy;
 mod sample;
 
+pub(crate) use generate::uniform_of;
 pub use generate::{Finish, Generation, Prompt, Response, generate};
 pub use sample::{Drawn, draw};

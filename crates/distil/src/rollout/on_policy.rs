@@ -100,4 +100,43 @@ impl Answers {
         let ended = self.finished.iter().filter(|&&finished| finished).count();
         ended as f64 / self.finished.len().max(1) as f64
     }
+
+    /// What there is to say of the responses themselves, for `metrics.jsonl`.
+    pub(crate) fn diagnostics(&self) -> Vec<(&'static str, f64)> {
+        let responses: Vec<&[u32]> = self.examples.iter().map(|e| &e.response[..]).collect();
+        let tokens: usize = responses.iter().map(|response| response.len()).sum();
+        vec![
+            (
+                "response_tokens",
+                tokens as f64 / responses.len().max(1) as f64,
+            ),
+            ("eos_rate", self.eos_rate()),
+            ("distinct_1", distinct(&responses, 1)),
+            ("distinct_2", distinct(&responses, 2)),
+        ]
+    }
+}
+
+/// Different n-grams of tokens over all n-grams, within responses (Li et al. 2016, arXiv
+/// 1510.03055); 1 where there is none.
+pub(crate) fn distinct(responses: &[&[u32]], n: usize) -> f64 {
+    let all = || responses.iter().flat_map(|response| response.windows(n));
+    let different: std::collections::HashSet<&[u32]> = all().collect();
+    match all().count() {
+        0 => 1.0,
+        count => different.len() as f64 / count as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distinct_n_grams() {
+        let responses: [&[u32]; 2] = [&[1, 2, 1, 2], &[1, 2]];
+        assert_eq!(distinct(&responses, 1), 2.0 / 6.0);
+        assert_eq!(distinct(&responses, 2), 2.0 / 4.0);
+        assert_eq!(distinct(&[&[1]], 2), 1.0);
+    }
 }

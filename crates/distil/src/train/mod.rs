@@ -294,6 +294,7 @@ impl Trainer<'_> {
             step,
             seed: self.run.config.seed,
             phases: Phases::default(),
+            steps: self.steps,
             batch: settings.batch,
         };
         let report = self.method.step(&self.network, &rows, &mut work)?;
