@@ -3,14 +3,22 @@
 //! Losses on the distribution of one position are [`distil_kernels::RowObjective`]s; losses on
 //! sequence log-probabilities return their value and derivatives.
 
+pub mod advantage;
 mod divergence;
 mod divergence_loss;
 mod dpkd_token;
+pub mod induced_reward;
+pub mod look;
+#[cfg(test)]
+pub(crate) mod mdp;
+pub mod minillm;
+mod policy_gradient;
 mod preference;
 
 pub use divergence::{Divergences, divergences};
 pub use divergence_loss::{DivergenceLoss, akl_weights};
 pub use dpkd_token::DpkdTokenLoss;
+pub use policy_gradient::PolicyGradient;
 pub use preference::{Pair, PreferenceLoss, PreferenceValue};
 
 /// log σ(x) without overflow.
