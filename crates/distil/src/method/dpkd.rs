@@ -15,12 +15,12 @@ use distil_kernels::{CrossEntropy, embedding, head_rows};
 use distil_model::Llama;
 
 use super::kd::teacher;
-use super::pass::{Forward, PositionWise, Teacher, predicted, token_pass};
-use super::sft::cross_entropy;
+use super::language_modelling::lm_pass;
+use super::pass::{Forward, PositionWise, Teacher, predicted};
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{Dpkd, DpkdForm, DpkdSequence, DpkdToken, LmSource, Pairs};
-use crate::data::batch::{PackedBatch, micro_batches, order, pack};
+use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::{DpkdTokenLoss, Pair, PreferenceLoss, PreferenceValue};
@@ -205,19 +205,7 @@ impl SequenceForm {
             LmSource::Corpus => &self.corpus,
             LmSource::Teacher => return Ok((0.0, 0)),
         };
-        if source.is_empty() {
-            return Ok((0.0, 0));
-        }
-        let first = (work.step - 1) * work.batch;
-        let texts: Vec<&Example> = (first..first + rows.len())
-            .map(|i| {
-                let epoch = order(work.seed ^ 1, (i / source.len()) as u64, source.len());
-                &source[epoch[i % source.len()]]
-            })
-            .collect();
-        let weight = self.form.lm_weight;
-        let totals = token_pass(student, None, &texts, weight, &cross_entropy, work)?;
-        Ok((totals.mean(1), totals.tokens))
+        lm_pass(student, source, rows.len(), self.form.lm_weight, work)
     }
 }
 

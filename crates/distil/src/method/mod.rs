@@ -8,7 +8,11 @@ mod distillm;
 mod dpkd;
 mod gkd;
 mod kd;
+mod language_modelling;
+mod llmr;
+mod minillm;
 pub(crate) mod pass;
+mod sampled;
 mod seqkd;
 mod sft;
 mod teacher_samples;
@@ -22,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use distil_model::{Llama, Model};
 
-use crate::config::{Config, Method as Choice, Rollout};
+use crate::config::{Config, LmSource, Method as Choice, Rollout};
 use crate::data::example::{Example, PromptExample};
 use crate::error::Result;
 use crate::rollout::on_policy::OnPolicy;
@@ -40,6 +44,8 @@ pub struct Material {
     pub examples: Vec<Example>,
     /// Training rows' prompts; empty for methods that learn from the rows' responses.
     pub prompts: Vec<PromptExample>,
+    /// The prompts in other templates, for methods whose teacher reads them so.
+    pub teacher_prompts: Vec<Vec<PromptExample>>,
     /// Text for a language-modelling term.
     pub corpus: Vec<Example>,
 }
@@ -182,6 +188,25 @@ pub(crate) fn prepare(
                 material.examples,
             )))
         }
+        Choice::MiniLlm(settings) => Some(Box::new(minillm::MiniLlmMethod {
+            settings: settings.clone(),
+            teacher: kd::teacher(&material)?,
+            student: preparation.student(&material, &settings.rollout),
+            prompts: material.prompts,
+            texts: match settings.lm_source {
+                LmSource::Corpus => material.corpus,
+                _ => material.examples,
+            },
+        })),
+        Choice::Llmr(settings) => Some(Box::new(llmr::LlmrMethod {
+            settings: settings.clone(),
+            teacher: kd::teacher(&material)?,
+            student: preparation.student(&material, &settings.rollout),
+            prompts: material.prompts,
+            templates: material.teacher_prompts,
+            model: (settings.sync_every > 1).then_some(material.student),
+            behaviour: None,
+        })),
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
         other => {
             return Err(crate::Error::Mismatch {

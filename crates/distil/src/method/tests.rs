@@ -7,7 +7,7 @@ use distil_model::{Llama, Parameter};
 use super::pass::Teacher;
 use super::*;
 use crate::config;
-use crate::data::example::Example;
+use crate::data::example::{Example, PromptExample};
 use crate::rollout::on_policy::OnPolicy;
 use crate::testing::tiny_network;
 use crate::train::Optimizer;
@@ -33,6 +33,91 @@ fn teacher(seed: u64) -> Teacher {
     }
 }
 
+fn on_policy() -> OnPolicy {
+    OnPolicy {
+        rollout: config::Rollout {
+            max_new_tokens: 6,
+            sampling: config::Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+        },
+        stop_ids: vec![0],
+        batch: 4,
+    }
+}
+
+fn prompts() -> Vec<PromptExample> {
+    let prompt = |example: Example| PromptExample {
+        prompt: example.prompt,
+        text: String::new(),
+        references: Vec::new(),
+        row: example.row,
+    };
+    examples().into_iter().map(prompt).collect()
+}
+
+/// The `[method]` table with its defaults and these keys.
+fn configured(keys: &str) -> config::Method {
+    let text = format!(
+        "teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\ndata.train = \"a.jsonl\"\n\
+         [method]\n{keys}\n"
+    );
+    let path = std::path::Path::new("run.toml");
+    config::Config::parse(&text, path, &[]).unwrap().method
+}
+
+/// Methods whose loss is no measure of progress: its value says what was sampled.
+fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
+    let minillm = |keys: &str| {
+        let config::Method::MiniLlm(settings) = configured(keys) else {
+            panic!("{keys}")
+        };
+        Box::new(minillm::MiniLlmMethod {
+            settings,
+            teacher: teacher(teacher_seed),
+            student: on_policy(),
+            prompts: prompts(),
+            texts: Vec::new(),
+        }) as Box<dyn Method>
+    };
+    let llmr = |keys: &str, templates: Vec<Vec<PromptExample>>| {
+        let config::Method::Llmr(settings) = configured(keys) else {
+            panic!("{keys}")
+        };
+        Box::new(llmr::LlmrMethod {
+            settings,
+            teacher: teacher(teacher_seed),
+            student: on_policy(),
+            prompts: prompts(),
+            templates,
+            model: None,
+            behaviour: None,
+        }) as Box<dyn Method>
+    };
+    let name = "name = \"llmr\"\n";
+    let all = format!(
+        "{name}value = \"soft\"\nbaseline = \"min_variance\"\nbootstrap_every = 2\nreturn_scale = 3.0\n\
+         normalize_advantage = true\nweight_clip = 1.5\nflatten_weight = 0.1\nsync_every = 4"
+    );
+    vec![
+        ("minillm", minillm("name = \"minillm\"")),
+        (
+            "minillm without its remedies",
+            minillm(
+                "name = \"minillm\"\nteacher_mix = 0\nsingle_step = false\nlength_normalize = false",
+            ),
+        ),
+        ("llmr", llmr(name, Vec::new())),
+        ("llmr, all variants", llmr(&all, Vec::new())),
+        (
+            "llmr, two templates",
+            llmr(name, vec![prompts(), prompts().into_iter().rev().collect()]),
+        ),
+    ]
+}
+
 fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     let kd_of = |ce_share, temperature| {
         let term = config::DivergenceTerm {
@@ -44,18 +129,6 @@ fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     };
     let sequence = super::dpkd::testing::sequence_form(teacher(teacher_seed), examples());
     let token = super::dpkd::testing::token_form(teacher(teacher_seed), examples());
-    let on_policy = || OnPolicy {
-        rollout: config::Rollout {
-            max_new_tokens: 6,
-            sampling: config::Sampling {
-                temperature: 1.0,
-                top_k: 0,
-                top_p: 1.0,
-            },
-        },
-        stop_ids: vec![0],
-        batch: 4,
-    };
     let gkd = |student_share| {
         let settings = config::Gkd {
             term: config::DivergenceTerm {
@@ -111,13 +184,23 @@ fn step(
     micro_batch_tokens: usize,
     number: usize,
 ) -> Stepped {
+    seeded_step(method, student, micro_batch_tokens, number, 5)
+}
+
+fn seeded_step(
+    method: &mut dyn Method,
+    student: &Llama,
+    micro_batch_tokens: usize,
+    number: usize,
+    seed: u64,
+) -> Stepped {
     let rows = [0, 1, 2, 3];
     let mut work = Work {
         gradients: Gradients::default(),
         micro_batch_tokens,
         step: number,
         steps: 100,
-        seed: 5,
+        seed,
         phases: Phases::default(),
         batch: rows.len(),
     };
@@ -131,7 +214,7 @@ fn step(
 /// Invariant 1: how a step is split changes its gradient by rounding only.
 #[test]
 fn micro_batches_do_not_change_loss_or_gradient() {
-    for (name, mut method) in methods(2) {
+    for (name, mut method) in methods(2).into_iter().chain(policy_gradients(2)) {
         let student = tiny_network(1).trainable();
         let whole = step(&mut *method, &student, 10_000, 1);
         for tokens in [1, 12, 25] {
@@ -158,7 +241,7 @@ fn micro_batches_do_not_change_loss_or_gradient() {
 /// Invariant 4: every parameter learns, the teacher does not.
 #[test]
 fn every_parameter_has_a_finite_gradient() {
-    for (name, mut method) in methods(2) {
+    for (name, mut method) in methods(2).into_iter().chain(policy_gradients(2)) {
         let mut student = tiny_network(1).trainable();
         let stepped = step(&mut *method, &student, 10_000, 1);
         let values = stepped.gradients.values();
@@ -184,6 +267,78 @@ fn self_distillation_is_a_fixed_point() {
     let term = |name| report.terms.iter().find(|(n, _)| *n == name).unwrap().1;
     assert!(term("margin").abs() < 1e-6, "{}", term("margin"));
     assert!((term("preference") - std::f64::consts::LN_2).abs() < 1e-6);
+}
+
+/// Of MiniLLM too: no ratio, no return, no single-step term.
+#[test]
+fn minillm_leaves_a_student_that_is_its_teacher() {
+    for (name, mut method) in policy_gradients(1).into_iter().take(2) {
+        let student = tiny_network(1).trainable();
+        let norm = step(&mut *method, &student, 10_000, 1).gradients.norm();
+        assert!(norm < 1e-5, "{name}: {norm}");
+    }
+}
+
+/// Reading every prompt as it is, through a template, is the same as without templates.
+#[test]
+fn llmr_with_the_datas_own_template_is_llmr() {
+    let student = tiny_network(1).trainable();
+    let config::Method::Llmr(settings) = configured("name = \"llmr\"") else {
+        panic!()
+    };
+    let step_with = |templates: Vec<Vec<PromptExample>>| {
+        let mut method = llmr::LlmrMethod {
+            settings: settings.clone(),
+            teacher: teacher(2),
+            student: on_policy(),
+            prompts: prompts(),
+            templates,
+            model: None,
+            behaviour: None,
+        };
+        step(&mut method, &student, 10_000, 1).gradients.values()
+    };
+    let plain = step_with(Vec::new()).concat();
+    for (a, b) in plain
+        .iter()
+        .zip(step_with(vec![prompts(), prompts()]).concat())
+    {
+        assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{a} {b}");
+    }
+}
+
+/// What policy gradients are for rises (or falls), for each of eight seeds: by luck alone that
+/// happens with probability 2⁻⁸ for each method.
+#[test]
+fn policy_gradients_improve_what_they_are_for() {
+    let wanted = [("minillm", "kl_k1", -1.0), ("llmr", "return", 1.0)];
+    for (wanted, term, sign) in wanted {
+        for seed in 0..8 {
+            let methods = policy_gradients(2);
+            let (_, mut method) = methods
+                .into_iter()
+                .find(|(name, _)| *name == wanted)
+                .unwrap();
+            let mut student = tiny_network(1).trainable();
+            let mut optimizer = Optimizer::new(&settings(), &student);
+            let (mut first, mut last) = (0.0, 0.0);
+            for number in 1..=60 {
+                let stepped = seeded_step(&mut *method, &student, 10_000, number, seed);
+                let terms = &stepped.report.terms;
+                let value = terms.iter().find(|(name, _)| *name == term).unwrap().1;
+                match number {
+                    1..=15 => first += value,
+                    46.. => last += value,
+                    _ => {}
+                }
+                optimizer.update(&mut student, stepped.gradients, 0.01, 1.0);
+            }
+            assert!(
+                sign * (last - first) > 0.0,
+                "{wanted} {seed}: {first} -> {last}"
+            );
+        }
+    }
 }
 
 /// Sixty updates on one batch: the loss falls a long way.

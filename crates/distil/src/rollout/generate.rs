@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use distil_kernels::{KvCache, embedding, head_rows};
+use distil_kernels::math::log_sum_exp;
+use distil_kernels::{KvCache, TeacherHead, embedding, head_rows};
 use distil_model::{Llama, Tokens};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -57,6 +58,17 @@ pub struct Generation {
     pub batch: usize,
 }
 
+/// A second model that takes part in what is drawn: p̃ = share · p + (1 − share) · q.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture<'a> {
+    /// The model p; q is the one that generates.
+    pub network: &'a Llama,
+    /// Its share, in [0, 1].
+    pub share: f64,
+    /// Leading ids that both models share; no other is drawn.
+    pub vocabulary: usize,
+}
+
 /// A row in progress.
 struct Row {
     prompt: usize,
@@ -75,7 +87,25 @@ pub fn generate(
     settings: &Generation,
     on_done: &mut dyn FnMut(usize, &Response),
 ) -> Result<Vec<Response>> {
-    let context = network.config().context;
+    generate_mixed(network, None, stop_ids, prompts, settings, on_done)
+}
+
+/// As [`generate`], from the mixture of two models if one is given. Log-probabilities are those of
+/// the mixture.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_mixed(
+    network: &Llama,
+    mixture: Option<Mixture<'_>>,
+    stop_ids: &[u32],
+    prompts: &[Prompt<'_>],
+    settings: &Generation,
+    on_done: &mut dyn FnMut(usize, &Response),
+) -> Result<Vec<Response>> {
+    let contexts = [Some(network), mixture.map(|mixture| mixture.network)];
+    let contexts = contexts.into_iter().flatten().map(|n| n.config().context);
+    let context = contexts.min().unwrap_or(0);
     let longest = check(prompts, context)?;
     let slots = settings.batch.clamp(1, prompts.len().max(1));
     let capacity = longest.saturating_add(settings.max_new_tokens).min(context);
@@ -87,6 +117,11 @@ pub fn generate(
         network,
         head: network.head(),
         cache: network.cache(slots, capacity),
+        other: mixture.map(|mixture| Other {
+            head: mixture.network.head(),
+            cache: mixture.network.cache(slots, capacity),
+            mixture,
+        }),
         sampling: &settings.sampling,
     };
     let mut rows: Vec<Option<Row>> = (0..slots).map(|_| None).collect();
@@ -99,6 +134,9 @@ pub fn generate(
                 .next()
                 .expect("as many prompts wait as slots were taken");
             sampler.cache.clear(slot);
+            if let Some(other) = &mut sampler.other {
+                other.cache.clear(slot);
+            }
             rows[slot] = Some(Row {
                 prompt,
                 random: stream(settings.seed, prompts[prompt].stream),
@@ -189,10 +227,35 @@ fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The second model of a mixture, in step with the first.
+struct Other<'a> {
+    mixture: Mixture<'a>,
+    head: Tensor<2>,
+    cache: KvCache,
+}
+
+/// log(share · p + (1 − share) · q), written over q's logits.
+fn mix(student: &mut [f32], teacher: &[f32], share: f32) {
+    let (ls, lt) = (log_sum_exp(student), log_sum_exp(teacher));
+    for (s, t) in student.iter_mut().zip(teacher) {
+        let (log_q, log_p) = (*s - ls, *t - lt);
+        let larger = log_q.max(log_p);
+        *s = match share {
+            0.0 => log_q,
+            1.0 => log_p,
+            _ => {
+                let (p, q) = ((log_p - larger).exp(), (log_q - larger).exp());
+                larger + (share * p + (1.0 - share) * q).ln()
+            }
+        };
+    }
+}
+
 struct Sampler<'a> {
     network: &'a Llama,
     head: Tensor<2>,
     cache: KvCache,
+    other: Option<Other<'a>>,
     sampling: &'a Sampling,
 }
 
@@ -224,11 +287,19 @@ impl Sampler<'_> {
             positions: &positions,
             segments: &segments,
         };
-        let hidden = self.network.hidden_cached(tokens, slots, &mut self.cache);
-        let hidden = match ids.len() == slots.len() {
+        let at_last = |hidden: Tensor<2>| match ids.len() == slots.len() {
             true => hidden,
             false => embedding(hidden, &last),
         };
+        let hidden = at_last(self.network.hidden_cached(tokens, slots, &mut self.cache));
+        let teacher = self.other.as_mut().map(|other| {
+            let network = other.mixture.network;
+            TeacherHead {
+                hidden: at_last(network.hidden_cached(tokens, slots, &mut other.cache)),
+                weight: other.head.clone(),
+            }
+        });
+        let mixture = self.other.as_ref().map(|other| other.mixture);
         let uniforms: Vec<f64> = slots
             .iter()
             .map(|&slot| {
@@ -237,13 +308,18 @@ impl Sampler<'_> {
                     .map_or(0.0, |row| uniform(&mut row.random))
             })
             .collect();
-        let vocabulary = self.network.tokens();
+        let vocabulary = mixture.map_or(self.network.tokens(), |mixture| mixture.vocabulary);
         let drawn: Vec<Drawn> = head_rows(
             hidden,
             self.head.clone(),
-            None,
+            teacher.as_ref(),
             vocabulary,
-            |i, logits, _| draw(logits, self.sampling, uniforms[i]),
+            |i, logits, teacher| {
+                if let (Some(teacher), Some(mixture)) = (teacher, mixture) {
+                    mix(logits, teacher, mixture.share as f32);
+                }
+                draw(logits, self.sampling, uniforms[i])
+            },
         );
         if drawn.iter().any(|drawn| drawn.logprob.is_nan()) {
             return Err(Error::Mismatch {
@@ -317,6 +393,118 @@ mod tests {
                 Finish::Length => assert!(stop.is_none() && response.tokens.len() == 12),
             }
         }
+    }
+
+    fn mixed(share: f64, rows: u64, seed: u64) -> Vec<Response> {
+        let (student, teacher) = (tiny_network(1), tiny_network(2));
+        let ids = [3, 4];
+        let prompts: Vec<Prompt> = (0..rows)
+            .map(|stream| Prompt { ids: &ids, stream })
+            .collect();
+        let settings = Generation {
+            sampling: Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+            max_new_tokens: 8,
+            seed,
+            batch: 4,
+        };
+        let mixture = Mixture {
+            network: &teacher,
+            share,
+            vocabulary: 24,
+        };
+        generate_mixed(
+            &student,
+            Some(mixture),
+            &[0],
+            &prompts,
+            &settings,
+            &mut |_, _| {},
+        )
+        .unwrap()
+    }
+
+    /// log p̃ of every token is the mixture of what both models say of the finished text.
+    #[test]
+    fn logprobs_of_a_mixture_are_those_of_both_models_mixed() {
+        let (student, teacher) = (tiny_network(1), tiny_network(2));
+        for share in [0.0, 0.2, 1.0] {
+            for response in mixed(share, 5, 9) {
+                let example = crate::data::example::Example {
+                    prompt: vec![3, 4],
+                    response: response.tokens.clone(),
+                    row: 0,
+                };
+                let scores = crate::score::score(
+                    &student,
+                    Some((&teacher, 24)),
+                    &[example],
+                    100,
+                    &mut |_| {},
+                );
+                let scores = scores.unwrap().remove(0);
+                let both = scores.logprobs.iter().zip(scores.teacher.unwrap().logprobs);
+                for ((q, p), got) in both.zip(&response.logprobs) {
+                    let share = share as f32;
+                    let want = (share * p.exp() + (1.0 - share) * q.exp()).ln();
+                    assert!((want - got).abs() < 1e-4, "{share}: {want} {got}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mixture_without_teacher_is_the_student() {
+        let network = tiny_network(1);
+        let ids = [3, 4];
+        let prompts: Vec<Prompt> = (0..6).map(|stream| Prompt { ids: &ids, stream }).collect();
+        let settings = Generation {
+            sampling: Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+            max_new_tokens: 8,
+            seed: 4,
+            batch: 4,
+        };
+        let plain = generate(&network, &[0], &prompts, &settings, &mut |_, _| {}).unwrap();
+        for (a, b) in plain.iter().zip(mixed(0.0, 6, 4)) {
+            assert_eq!(a.tokens, b.tokens);
+        }
+    }
+
+    /// First tokens of 4,000 samples against the mixture's probabilities: χ² with 23 degrees of
+    /// freedom is above 57.0 with probability 10⁻⁴.
+    #[test]
+    fn samples_of_a_mixture_are_distributed_as_it() {
+        let share = 0.3;
+        let (student, teacher) = (tiny_network(1), tiny_network(2));
+        let first = |network: &Llama, token: u32| {
+            let example = crate::data::example::Example {
+                prompt: vec![3, 4],
+                response: vec![token],
+                row: 0,
+            };
+            let scores = crate::score::score(network, None, &[example], 100, &mut |_| {}).unwrap();
+            f64::from(scores[0].logprobs[0]).exp()
+        };
+        let (rows, seed) = (4000, 21);
+        let mut counts = [0.0; 24];
+        for response in mixed(share, rows, seed) {
+            counts[response.tokens[0] as usize] += 1.0;
+        }
+        let chi: f64 = (0..24u32)
+            .map(|token| {
+                let p = share * first(&teacher, token) + (1.0 - share) * first(&student, token);
+                let expected = p * rows as f64;
+                (counts[token as usize] - expected).powi(2) / expected
+            })
+            .sum();
+        assert!(chi < 57.0, "{chi}");
     }
 
     /// The log-probabilities of generation are those of scoring the finished text.

@@ -5,5 +5,5 @@ pub(crate) mod on_policy;
 mod sample;
 
 pub(crate) use generate::uniform_of;
-pub use generate::{Finish, Generation, Prompt, Response, generate};
+pub use generate::{Finish, Generation, Mixture, Prompt, Response, generate, generate_mixed};
 pub use sample::{Drawn, draw};

@@ -2,7 +2,7 @@
 
 use distil_model::Llama;
 
-use super::{Finish, Generation, Prompt, Response, generate};
+use super::{Finish, Generation, Mixture, Prompt, Response, generate_mixed};
 use crate::config::Rollout;
 use crate::data::example::Example;
 use crate::error::Result;
@@ -47,6 +47,27 @@ impl OnPolicy {
         asks: &[Ask<'_>],
         work: &mut Work,
     ) -> Result<Answers> {
+        self.answer_from(network, None, asks, work)
+    }
+
+    /// As [`OnPolicy::answer`], drawn from the mixture of student and teacher.
+    pub(crate) fn answer_mixed(
+        &self,
+        network: &Llama,
+        mixture: Mixture<'_>,
+        asks: &[Ask<'_>],
+        work: &mut Work,
+    ) -> Result<Answers> {
+        self.answer_from(network, Some(mixture), asks, work)
+    }
+
+    fn answer_from(
+        &self,
+        network: &Llama,
+        mixture: Option<Mixture<'_>>,
+        asks: &[Ask<'_>],
+        work: &mut Work,
+    ) -> Result<Answers> {
         let prompts: Vec<Prompt> = asks
             .iter()
             .map(|ask| Prompt {
@@ -56,9 +77,16 @@ impl OnPolicy {
             .collect();
         let generation = self.generation(work.seed, work.step);
         let network = network.frozen();
+        let stop = &self.stop_ids;
         let responses = work.phases.time("sample", || {
-            let stop = &self.stop_ids;
-            generate(&network, stop, &prompts, &generation, &mut |_, _| {})
+            generate_mixed(
+                &network,
+                mixture,
+                stop,
+                &prompts,
+                &generation,
+                &mut |_, _| {},
+            )
         })?;
         Ok(Answers::new(asks, responses))
     }

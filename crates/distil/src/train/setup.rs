@@ -1,5 +1,6 @@
 //! From a configuration to models and token ids.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -8,9 +9,9 @@ use distil_model::{Model, prune};
 
 use super::Event;
 use super::folder::sha256_of;
-use crate::config::{Config, LmSource, OnBadRow as BadRow, Prune, Student};
+use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Student};
 use crate::data::counts::Counts;
-use crate::data::example::{Encoding, Limits, examples, prompts};
+use crate::data::example::{Encoding, Limits, PromptExample, examples, prompts};
 use crate::data::read::{DataSet, OnBadRow};
 use crate::data::template::Template;
 use crate::error::{Error, Result};
@@ -131,6 +132,7 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
             vocabulary,
             examples: data.examples,
             prompts: data.prompts,
+            teacher_prompts: data.teacher_prompts,
             corpus: data.corpus,
         },
         eval: data.eval,
@@ -140,7 +142,8 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
 
 struct Loaded {
     examples: Vec<crate::data::example::Example>,
-    prompts: Vec<crate::data::example::PromptExample>,
+    prompts: Vec<PromptExample>,
+    teacher_prompts: Vec<Vec<PromptExample>>,
     corpus: Vec<crate::data::example::Example>,
     eval: Option<EvalSet>,
     counts: Counts,
@@ -182,6 +185,7 @@ fn load_data(
     let mut loaded = Loaded {
         examples: Vec::new(),
         prompts: Vec::new(),
+        teacher_prompts: Vec::new(),
         corpus: Vec::new(),
         eval: None,
         counts: Counts::default(),
@@ -192,6 +196,18 @@ fn load_data(
     }
     if method.reads_prompts() {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
+    }
+    if let Method::Llmr(llmr) = method {
+        for text in &llmr.templates {
+            let template = Template::new(text, student.tokenizer.chat_template())?;
+            let encoding = Encoding {
+                template: &template,
+                ..encoding
+            };
+            let (as_read, _) = prompts(&rows, &encoding)?;
+            loaded.teacher_prompts.push(as_read);
+        }
+        in_every_template(&mut loaded.prompts, &mut loaded.teacher_prompts);
     }
     // Rows that are used, not rows that are read: one left out for its length counts for nothing.
     if let Some(limit) = settings.limit {
@@ -216,6 +232,19 @@ fn load_data(
         loaded.eval = Some(set);
     }
     Ok(loaded)
+}
+
+/// Leaves the rows that are within the limits in every template, in one order.
+fn in_every_template(prompts: &mut Vec<PromptExample>, templates: &mut [Vec<PromptExample>]) {
+    let rows = |prompts: &[PromptExample]| -> HashSet<usize> {
+        prompts.iter().map(|prompt| prompt.row).collect()
+    };
+    let lists: Vec<HashSet<usize>> = templates.iter().map(|list| rows(list)).collect();
+    prompts.retain(|prompt| lists.iter().all(|rows| rows.contains(&prompt.row)));
+    let kept = rows(prompts);
+    for list in templates {
+        list.retain(|prompt| kept.contains(&prompt.row));
+    }
 }
 
 fn hashes(

@@ -1,0 +1,45 @@
+//! Cross-entropy on texts that are not the step's own rows: the language-modelling term of DPKD and
+//! MiniLLM, L_pt.
+
+use distil_model::Llama;
+
+use super::Work;
+use super::pass::token_pass;
+use super::sft::cross_entropy;
+use crate::data::batch::order;
+use crate::data::example::Example;
+use crate::error::Result;
+
+/// `count` texts of the step in an order of their own, epoch after epoch.
+pub(crate) fn texts_of_step<'a>(
+    texts: &'a [Example],
+    count: usize,
+    work: &Work,
+) -> Vec<&'a Example> {
+    if texts.is_empty() {
+        return Vec::new();
+    }
+    let first = (work.step - 1) * work.batch;
+    let text = |i: usize| {
+        let epoch = order(work.seed ^ 1, (i / texts.len()) as u64, texts.len());
+        &texts[epoch[i % texts.len()]]
+    };
+    (first..first + count).map(text).collect()
+}
+
+/// Adds `weight` times the gradient of the mean cross-entropy of the step's texts; that mean, and
+/// its tokens.
+pub(crate) fn lm_pass(
+    student: &Llama,
+    texts: &[Example],
+    count: usize,
+    weight: f64,
+    work: &mut Work,
+) -> Result<(f64, usize)> {
+    let texts = texts_of_step(texts, count, work);
+    if texts.is_empty() || weight == 0.0 {
+        return Ok((0.0, 0));
+    }
+    let totals = token_pass(student, None, &texts, weight, &cross_entropy, work)?;
+    Ok((totals.mean(1), totals.tokens))
+}
