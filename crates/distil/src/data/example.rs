@@ -49,6 +49,15 @@ pub struct PromptExample {
     pub row: usize,
 }
 
+/// A prompt with a preferred and a rejected response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairExample {
+    /// Prompt and preferred response.
+    pub chosen: Example,
+    /// The same prompt and the rejected response.
+    pub rejected: Example,
+}
+
 /// The longest sequences that are kept, in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -147,6 +156,37 @@ pub fn prompts(data: &DataSet, encoding: &Encoding) -> Result<(Vec<PromptExample
             Ok(Ok(()))
         },
     )
+}
+
+/// Rows with a preferred and a rejected response.
+///
+/// # Errors
+/// As [`examples`].
+pub fn pairs(data: &DataSet, encoding: &Encoding) -> Result<(Vec<PairExample>, Counts)> {
+    let each = |row: &Row, index, pairs: &mut Vec<PairExample>, _: &mut Counts| {
+        let Content::Preference {
+            chosen, rejected, ..
+        } = &row.content
+        else {
+            return Ok(Err(LeftOut::NoResponse));
+        };
+        let chosen = match encoding.pair(row, chosen, index)? {
+            Ok(example) => example,
+            Err(left_out) => return Ok(Err(left_out)),
+        };
+        let rejected = encoding.pair(row, rejected, index)?;
+        Ok(rejected.map(|rejected| pairs.push(PairExample { chosen, rejected })))
+    };
+    collect(data, encoding, each).map_err(|error| match error {
+        Error::Data { path, what, .. } => Error::Data {
+            path,
+            what,
+            fix: "give rows with `prompt`, `chosen` and `rejected`, or have pairs sampled \
+                  (method.pairs = \"samples\")"
+                .into(),
+        },
+        other => other,
+    })
 }
 
 /// Sends each row through `add`, counts what becomes of it, and refuses an empty result.

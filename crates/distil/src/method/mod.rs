@@ -12,6 +12,7 @@ mod language_modelling;
 mod llmr;
 mod minillm;
 pub(crate) mod pass;
+mod preference_pass;
 mod sampled;
 mod seqkd;
 mod sft;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use distil_model::{Llama, Model};
 
 use crate::config::{Config, LmSource, Method as Choice, Rollout};
-use crate::data::example::{Example, PromptExample};
+use crate::data::example::{Example, PairExample, PromptExample};
 use crate::error::Result;
 use crate::rollout::on_policy::OnPolicy;
 use crate::train::{Event, Folder, Gradients};
@@ -46,6 +47,8 @@ pub struct Material {
     pub prompts: Vec<PromptExample>,
     /// The prompts in other templates, for methods whose teacher reads them so.
     pub teacher_prompts: Vec<Vec<PromptExample>>,
+    /// Training rows with a preferred and a rejected response, for methods that read such rows.
+    pub pairs: Vec<PairExample>,
     /// Text for a language-modelling term.
     pub corpus: Vec<Example>,
 }

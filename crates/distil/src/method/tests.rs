@@ -127,8 +127,29 @@ fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
         };
         Box::new(kd::method(term, teacher(teacher_seed), examples())) as Box<dyn Method>
     };
-    let sequence = super::dpkd::testing::sequence_form(teacher(teacher_seed), examples());
-    let token = super::dpkd::testing::token_form(teacher(teacher_seed), examples());
+    let dpkd = |keys: &str| {
+        let text = format!("name = \"dpkd\"\nbeta = 0.5\nlm_weight = 0.5\n{keys}");
+        let config::Method::Dpkd(config::Dpkd {
+            form: config::DpkdForm::Sequence(form),
+            beta,
+        }) = configured(&text)
+        else {
+            panic!("{keys}")
+        };
+        let teacher = teacher(teacher_seed);
+        super::dpkd::testing::sequence_form(form, beta, teacher, on_policy(), examples())
+    };
+    let token = |keys: &str| {
+        let text = format!("name = \"dpkd\"\nform = \"token\"\nbeta = 0.5\n{keys}");
+        let config::Method::Dpkd(config::Dpkd {
+            form: config::DpkdForm::Token(form),
+            beta,
+        }) = configured(&text)
+        else {
+            panic!("{keys}")
+        };
+        super::dpkd::testing::token_form(form, beta, teacher(teacher_seed), examples())
+    };
     let gkd = |student_share| {
         let settings = config::Gkd {
             term: config::DivergenceTerm {
@@ -165,8 +186,19 @@ fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
         ("sft", Box::new(sft::method(examples()))),
         ("kd", kd_of(0.0, 1.0)),
         ("kd with cross-entropy at T = 2", kd_of(0.3, 2.0)),
-        ("dpkd, sequence", sequence),
-        ("dpkd, token", token),
+        ("dpkd, sequence", dpkd("")),
+        ("dpkd, token", token("")),
+        (
+            "dpkd, token, ipo",
+            token("token_loss = \"ipo\"\nreference = \"none\""),
+        ),
+        ("dpo", dpkd("loss = \"dpo\"\nlabel_smoothing = 0.1")),
+        ("ipo", dpkd("loss = \"ipo\"\nipo_tau = 1.0")),
+        ("cpo", dpkd("loss = \"cpo\"")),
+        (
+            "simpo on the data's pairs",
+            dpkd("loss = \"simpo\"\npairs = \"data\""),
+        ),
         ("gkd, data", gkd(0.0)),
         ("gkd, on-policy", gkd(1.0)),
         ("distillm", distillm()),

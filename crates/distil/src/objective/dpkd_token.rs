@@ -4,6 +4,7 @@
 //!   Δ = [log q(y_t) − log q(y_s)] − [log p(y_t) − log p(y_s)] ≤ 0,
 //!   L_kd = −(1−ε) log σ(βΔ) − ε log σ(−βΔ),
 //!   loss = c · (−log q(target)) + (1−c) · L_kd.
+//! or, as two of its options, L_kd = (Δ − 1/(2β))², and Δ without the teacher's bracket.
 //! Where both agree Δ = 0: log 2, no gradient. The normaliser of q cancels in Δ, so its gradient in
 //! the logits is onehot(y_t) − onehot(y_s). Released code: LMOps/dpkd, with c = 1 − kd_ratio.
 
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use distil_kernels::RowObjective;
 use distil_kernels::math::{argmax, exp_minus, log_sum_exp};
 
+use crate::config::{Reference, TokenLoss};
+
 use super::{log_sigmoid, sigmoid};
 
 /// The loss of DPKD's token form. Terms: loss, L_kd, cross-entropy, share of positions that agree.
@@ -19,8 +22,10 @@ use super::{log_sigmoid, sigmoid};
 pub struct DpkdTokenLoss {
     /// Strength β.
     pub beta: f64,
-    /// Label smoothing ε in [0, ½).
-    pub label_smoothing: f64,
+    /// The loss on Δ.
+    pub loss: TokenLoss,
+    /// Whether the teacher's bracket is part of Δ.
+    pub reference: Reference,
     /// Share c of the cross-entropy.
     pub ce_weight: f64,
     /// The data's token at each row.
@@ -38,10 +43,22 @@ impl RowObjective for DpkdTokenLoss {
         let teacher = teacher.expect("DPKD always passes a teacher head");
         let (chosen, rejected) = (argmax(teacher), argmax(student));
         let gap = |z: &[f32]| f64::from(z[chosen]) - f64::from(z[rejected]);
-        let margin = self.beta * (gap(student) - gap(teacher));
-        let smoothing = self.label_smoothing;
-        let preference =
-            -(1.0 - smoothing) * log_sigmoid(margin) - smoothing * log_sigmoid(-margin);
+        let delta = match self.reference {
+            Reference::Teacher => gap(student) - gap(teacher),
+            Reference::None => gap(student),
+        };
+        let (preference, slope) = match self.loss {
+            TokenLoss::Dpkd { label_smoothing } => {
+                let (margin, keep) = (self.beta * delta, 1.0 - label_smoothing);
+                let value = -keep * log_sigmoid(margin) - label_smoothing * log_sigmoid(-margin);
+                let slope = label_smoothing * sigmoid(margin) - keep * sigmoid(-margin);
+                (value, self.beta * slope)
+            }
+            TokenLoss::Ipo => {
+                let miss = delta - 0.5 / self.beta;
+                (miss * miss, 2.0 * miss)
+            }
+        };
         let target = self.targets[row] as usize;
         let lse = log_sum_exp(student);
         let ce = f64::from(lse) - f64::from(student[target]);
@@ -56,8 +73,7 @@ impl RowObjective for DpkdTokenLoss {
                     }
                 }
             }
-            let slope = smoothing * sigmoid(margin) - (1.0 - smoothing) * sigmoid(-margin);
-            let slope = ((1.0 - self.ce_weight) * self.beta * slope) as f32;
+            let slope = ((1.0 - self.ce_weight) * slope) as f32;
             student[chosen] += slope;
             student[rejected] -= slope;
         }
@@ -79,7 +95,8 @@ mod tests {
     ) -> DpkdTokenLoss {
         DpkdTokenLoss {
             beta: 0.1,
-            label_smoothing,
+            loss: TokenLoss::Dpkd { label_smoothing },
+            reference: Reference::Teacher,
             ce_weight,
             targets: targets(golden),
         }
@@ -98,6 +115,23 @@ mod tests {
             // Smaller than half the closest tie of the fixture, where an argmax would flip.
             check_gradient(&objective(&golden, ce_weight, smoothing), &golden, 2e-3);
         }
+    }
+
+    #[test]
+    fn gradient_of_the_variants_equals_differences() {
+        let golden = golden();
+        let plain = objective(&golden, 0.3, 0.0);
+        let ipo = DpkdTokenLoss {
+            loss: TokenLoss::Ipo,
+            beta: 0.4,
+            ..plain.clone()
+        };
+        let alone = DpkdTokenLoss {
+            reference: Reference::None,
+            ..plain
+        };
+        check_gradient(&ipo, &golden, 2e-3);
+        check_gradient(&alone, &golden, 2e-3);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use super::Event;
 use super::folder::sha256_of;
 use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Student};
 use crate::data::counts::Counts;
-use crate::data::example::{Encoding, Limits, PromptExample, examples, prompts};
+use crate::data::example::{
+    Encoding, Limits, PairExample, PromptExample, examples, pairs, prompts,
+};
 use crate::data::read::{DataSet, OnBadRow};
 use crate::data::template::Template;
 use crate::error::{Error, Result};
@@ -133,6 +135,7 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
             examples: data.examples,
             prompts: data.prompts,
             teacher_prompts: data.teacher_prompts,
+            pairs: data.pairs,
             corpus: data.corpus,
         },
         eval: data.eval,
@@ -144,6 +147,7 @@ struct Loaded {
     examples: Vec<crate::data::example::Example>,
     prompts: Vec<PromptExample>,
     teacher_prompts: Vec<Vec<PromptExample>>,
+    pairs: Vec<PairExample>,
     corpus: Vec<crate::data::example::Example>,
     eval: Option<EvalSet>,
     counts: Counts,
@@ -186,6 +190,7 @@ fn load_data(
         examples: Vec::new(),
         prompts: Vec::new(),
         teacher_prompts: Vec::new(),
+        pairs: Vec::new(),
         corpus: Vec::new(),
         eval: None,
         counts: Counts::default(),
@@ -196,6 +201,9 @@ fn load_data(
     }
     if method.reads_prompts() {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
+    }
+    if method.reads_pairs() {
+        (loaded.pairs, loaded.counts) = pairs(&rows, &encoding)?;
     }
     if let Method::Llmr(llmr) = method {
         for text in &llmr.templates {
@@ -213,6 +221,7 @@ fn load_data(
     if let Some(limit) = settings.limit {
         loaded.examples.truncate(limit);
         loaded.prompts.truncate(limit);
+        loaded.pairs.truncate(limit);
     }
     if method.lm_source() == Some(LmSource::Corpus) {
         let corpus = DataSet::read(&settings.corpus, on_bad_row)?;

@@ -1,0 +1,168 @@
+//! The gradient of a preference loss on packed pairs: first the sequences' log-probabilities, then
+//! the loss's derivatives as weights of −log q.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use distil_kernels::math::log_sum_exp;
+use distil_kernels::{CrossEntropy, embedding, head_rows};
+use distil_model::Llama;
+
+use super::Work;
+use super::pass::{Forward, Teacher};
+use crate::data::batch::{PackedBatch, micro_batches, pack};
+use crate::data::example::Example;
+use crate::error::{Error, Result};
+use crate::objective::{Pair, PreferenceLoss, PreferenceValue};
+use crate::score::tokens;
+
+/// Sums over the pairs of a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PairTotals {
+    pub(crate) loss: f64,
+    margin: f64,
+    chosen_reward: f64,
+    rejected_reward: f64,
+    accuracy: f64,
+    /// Log-ratio to the teacher a token, of chosen and of rejected responses.
+    chosen_log_ratio: f64,
+    rejected_log_ratio: f64,
+    /// −log q of all chosen tokens.
+    pub(crate) lm: f64,
+}
+
+impl PairTotals {
+    fn add(&mut self, value: &PreferenceValue, pair: &Pair) {
+        self.loss += value.loss;
+        self.margin += value.margin;
+        self.chosen_reward += value.chosen_reward;
+        self.rejected_reward += value.rejected_reward;
+        self.accuracy += f64::from(u8::from(value.margin > 0.0));
+        let a_token = |sum: f64, tokens: usize| sum / tokens.max(1) as f64;
+        self.chosen_log_ratio += a_token(
+            pair.student_chosen - pair.teacher_chosen,
+            pair.chosen_tokens,
+        );
+        self.rejected_log_ratio += a_token(
+            pair.student_rejected - pair.teacher_rejected,
+            pair.rejected_tokens,
+        );
+        self.lm -= pair.student_chosen;
+    }
+
+    /// Means over `pairs` pairs, for `metrics.jsonl`: both rewards and both log-ratios, since their
+    /// difference can grow while both fall.
+    pub(crate) fn terms(&self, pairs: usize, teacher: bool) -> Vec<(&'static str, f64)> {
+        let mean = |sum: f64| sum / pairs.max(1) as f64;
+        let mut terms = vec![
+            ("preference", mean(self.loss)),
+            ("margin", mean(self.margin)),
+            ("reward_chosen", mean(self.chosen_reward)),
+            ("reward_rejected", mean(self.rejected_reward)),
+            ("preference_accuracy", mean(self.accuracy)),
+        ];
+        if teacher {
+            terms.push(("log_ratio_chosen", mean(self.chosen_log_ratio)));
+            terms.push(("log_ratio_rejected", mean(self.rejected_log_ratio)));
+        }
+        terms
+    }
+}
+
+/// Adds the gradient of the mean loss over the pairs, plus `lm_weight` a token times −log q of the
+/// chosen responses.
+pub(crate) fn preference_pass(
+    student: &Llama,
+    teacher: Option<&Teacher>,
+    loss: &PreferenceLoss,
+    pairs: &[(&Example, &Example)],
+    lm_weight: f64,
+    work: &mut Work,
+) -> Result<PairTotals> {
+    let lengths: Vec<usize> = pairs.iter().map(|(c, r)| c.len() + r.len()).collect();
+    let mut totals = PairTotals::default();
+    for range in micro_batches(&lengths, work.micro_batch_tokens) {
+        // Packed as chosen, rejected, chosen, rejected, …
+        let texts: Vec<&Example> = pairs[range].iter().flat_map(|&(c, r)| [c, r]).collect();
+        let micro_batch = MicroBatch {
+            batch: pack(&texts),
+            pairs: pairs.len(),
+            lm_weight,
+        };
+        micro_batch.add(student, teacher, loss, &mut totals, work)?;
+    }
+    Ok(totals)
+}
+
+struct MicroBatch {
+    batch: PackedBatch,
+    /// Pairs of the whole step.
+    pairs: usize,
+    lm_weight: f64,
+}
+
+impl MicroBatch {
+    fn add(
+        &self,
+        student: &Llama,
+        teacher: Option<&Teacher>,
+        loss: &PreferenceLoss,
+        totals: &mut PairTotals,
+        work: &mut Work,
+    ) -> Result<()> {
+        let batch = &self.batch;
+        let head = teacher.map(|teacher| work.phases.time("teacher", || teacher.head(batch)));
+        let vocabulary = teacher.map_or(student.config().vocabulary, |t| t.vocabulary);
+        let hidden = work.phases.time("student_forward", || {
+            embedding(student.hidden(tokens(batch)), &batch.predict)
+        });
+        let logprobs: Vec<[f64; 2]> = work.phases.time("head", || {
+            let (plain, weight) = (hidden.clone().inner(), student.head().inner());
+            head_rows(plain, weight, head.as_ref(), vocabulary, |row, s, t| {
+                let target = batch.target_ids[row] as usize;
+                let logprob = |z: &[f32]| f64::from(z[target] - log_sum_exp(z));
+                [logprob(s), t.map_or(0.0, |t| logprob(t))]
+            })
+        });
+        let mut weights = vec![0.0f32; batch.predict.len()];
+        for both in batch.response_ranges.chunks_exact(2) {
+            let (chosen, rejected) = (both[0].clone(), both[1].clone());
+            let sum = |range: &Range<usize>, model: usize| -> f64 {
+                logprobs[range.clone()].iter().map(|both| both[model]).sum()
+            };
+            let pair = Pair {
+                student_chosen: sum(&chosen, 0),
+                teacher_chosen: sum(&chosen, 1),
+                chosen_tokens: chosen.len(),
+                student_rejected: sum(&rejected, 0),
+                teacher_rejected: sum(&rejected, 1),
+                rejected_tokens: rejected.len(),
+            };
+            let value = loss.value(&pair);
+            if !value.loss.is_finite() {
+                return Err(Error::NotFinite {
+                    step: work.step,
+                    term: "the preference loss".into(),
+                    rows: batch.rows.clone(),
+                });
+            }
+            totals.add(&value, &pair);
+            // d L / d log q of each token, as the weight of its −log q.
+            let pairs = self.pairs as f64;
+            weights[chosen].fill((-value.d_chosen / pairs + self.lm_weight) as f32);
+            weights[rejected].fill((-value.d_rejected / pairs) as f32);
+        }
+        let objective = CrossEntropy {
+            targets: Arc::from(&batch.target_ids[..]),
+            weights: Some(weights.into()),
+        };
+        let forward = Forward {
+            student,
+            batch,
+            hidden,
+            vocabulary,
+        };
+        forward.backward(None, &objective, 1.0, work)?;
+        Ok(())
+    }
+}
