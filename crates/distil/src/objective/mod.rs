@@ -6,11 +6,13 @@
 mod divergence;
 mod dpkd_token;
 mod forward_kl;
+mod moment;
 mod preference;
 
 pub use divergence::{Divergences, divergences};
 pub use dpkd_token::DpkdTokenLoss;
 pub use forward_kl::ForwardKl;
+pub use moment::{PolicyMoment, QFunction};
 pub use preference::{Pair, PreferenceLoss, PreferenceValue};
 
 /// log σ(x) without overflow.
