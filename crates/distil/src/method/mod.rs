@@ -6,6 +6,8 @@
 pub mod about;
 mod dpkd;
 mod kd;
+mod mm_pbkd;
+mod mm_pbkd_judge;
 pub(crate) mod pass;
 mod seqkd;
 mod sft;
@@ -138,6 +140,7 @@ pub(crate) fn prepare(
         }
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
+        Choice::MmPbkd(settings) => mm_pbkd::prepare(settings.clone(), material, preparation)?,
         other => {
             return Err(crate::Error::Mismatch {
                 what: format!("method `{}` is not part of this build", other.name()),

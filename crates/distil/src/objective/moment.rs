@@ -74,22 +74,26 @@ impl RowObjective for QFunction {
     }
 }
 
-/// The student's part of the moment, −Σ_a q(a) Q(a), differentiated in the student's logits:
-/// −q_a · (Q_a − Σ q Q). The second side is the Q-network. Terms: the value.
-#[derive(Clone, Copy, Debug)]
+/// The student's part of the moment, −w · Σ_a q(a) Q(a), differentiated in the student's logits:
+/// −w · q_a · (Q_a − Σ q Q). The second side is the Q-network.
+/// Terms: the weighted value, Σ q Q.
+#[derive(Clone, Debug)]
 pub struct PolicyMoment {
     /// B > 0.
     pub bound: f32,
+    /// w of each row.
+    pub weights: Arc<[f32]>,
 }
 
 impl RowObjective for PolicyMoment {
     fn row(
         &self,
-        _row: usize,
+        row: usize,
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
     ) -> [f64; 4] {
+        let weight = self.weights[row];
         let z = teacher.expect("the moment is that of a Q-function");
         let (bound, lse) = (self.bound, log_sum_exp(student));
         let value = vectorised(
@@ -101,12 +105,13 @@ impl RowObjective for PolicyMoment {
                 #[inline(always)]
                 || {
                     for (s, &z) in student.iter_mut().zip(z.iter()) {
-                        *s = exp(*s - lse) * (value - bound * tanh(z));
+                        *s = weight * exp(*s - lse) * (value - bound * tanh(z));
                     }
                 },
             );
         }
-        [-f64::from(value), 0.0, 0.0, 0.0]
+        let value = f64::from(value);
+        [-f64::from(weight) * value, value, 0.0, 0.0]
     }
 }
 
@@ -137,6 +142,13 @@ mod tests {
             expectation: vec![expectation; targets.len()].into(),
             taken: vec![taken; targets.len()].into(),
             targets,
+        }
+    }
+
+    fn policy_moment(weight: f32) -> PolicyMoment {
+        PolicyMoment {
+            bound: BOUND,
+            weights: vec![weight; targets(&golden()).len()].into(),
         }
     }
 
@@ -176,7 +188,7 @@ mod tests {
                 assert!((got - want).abs() < 2e-6, "{got} against {want}");
             }
             // The same numbers from the student's side.
-            let objective = PolicyMoment { bound: BOUND };
+            let objective = policy_moment(1.0);
             let value = objective.row(i, &mut ls, Some(&mut zs), false)[0];
             assert!((value + expected).abs() < 2e-6, "{value} {expected}");
         }
@@ -188,7 +200,7 @@ mod tests {
         for (expectation, taken) in [(1.0, 0.0), (-1.0, 1.0), (0.3, -2.0)] {
             check_gradient(&q_function(expectation, taken), &golden, 1e-2);
         }
-        check_gradient(&PolicyMoment { bound: BOUND }, &golden, 1e-2);
+        check_gradient(&policy_moment(0.7), &golden, 1e-2);
     }
 
     #[test]
@@ -375,6 +387,7 @@ mod tests {
                 let mut z = q[s].map(|q| (q / bound).atanh() as f32);
                 let objective = PolicyMoment {
                     bound: bound as f32,
+                    weights: [1.0].into(),
                 };
                 objective.row(0, &mut logits, Some(&mut z), true);
                 for a in 0..3 {
