@@ -67,7 +67,7 @@ pub(crate) fn prepare(
 }
 
 /// The Q-network at its start: layers of the student, never more than it has.
-fn q_network(student: &Llama, layers: usize) -> Result<Llama> {
+pub(super) fn q_network(student: &Llama, layers: usize) -> Result<Llama> {
     let total = student.config().layers;
     let keep = match layers.min(total) {
         1 => vec![0],
@@ -98,13 +98,13 @@ pub(super) struct MmPbkd {
 }
 
 /// A micro-batch of pairs, packed as teacher's, student's, teacher's, student's, …
-struct Pairs {
+pub(super) struct Pairs {
     batch: PackedBatch,
     teacher: TeacherHead,
     /// The student as it is at this step, untracked.
     student: TeacherHead,
     /// 1 where the teacher's sample is preferred, −1 where the student's is, 0 without verdict.
-    verdicts: Vec<f64>,
+    pub(super) verdicts: Vec<f64>,
     /// What each position's moment counts, its sum over the step being 1.
     shares: Arc<[f32]>,
     /// What each position's cross-entropy counts.
@@ -113,12 +113,12 @@ struct Pairs {
 
 /// What a Q step or a look at its result found.
 #[derive(Clone, Copy, Debug, Default)]
-struct Found {
-    moment: f64,
+pub(super) struct Found {
+    pub(super) moment: f64,
     on_policy: f64,
     off_policy: f64,
     /// Σ log σ(D_Q) and Σ [D_Q > 0] over ordered pairs.
-    likelihood: f64,
+    pub(super) likelihood: f64,
     right: f64,
     margin: f64,
     /// Sums of A over the teacher's and the student's samples.
@@ -151,7 +151,7 @@ impl MmPbkd {
     }
 
     /// The step's pairs with everything about them that the game does not change.
-    fn pairs(
+    pub(super) fn pairs(
         &self,
         student: &Llama,
         rows: &[usize],
@@ -221,7 +221,7 @@ impl MmPbkd {
     }
 
     /// The Q-function's objective on a micro-batch; its gradient is added to `gradients` if given.
-    fn q_pass(
+    pub(super) fn q_pass(
         &self,
         pairs: &Pairs,
         ordered: f64,
