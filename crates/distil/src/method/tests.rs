@@ -1,6 +1,8 @@
 //! Every method on a small random network: fixed points, independence of micro-batches, gradients
 //! everywhere, a batch that is learnt by heart.
 
+mod mm_pbkd;
+
 use distil_kernels::to_host;
 use distil_model::{Llama, Parameter};
 
