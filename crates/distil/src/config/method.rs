@@ -379,8 +379,8 @@ pub struct Pbkd {
     /// Who orders pairs, and how surely.
     #[serde(flatten)]
     pub judge: JudgeSettings,
-    /// Pairs for each prompt of the data set.
-    pub pairs_per_prompt: usize,
+    /// Student responses to every prompt of a step.
+    pub samples_per_prompt: usize,
     /// Share of the pairs on which the reward model is only tested.
     pub held_out_share: f64,
     /// Layers of the reward model, evenly spaced out of the student's at its start.

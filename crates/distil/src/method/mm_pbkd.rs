@@ -15,17 +15,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use distil_kernels::math::log_sum_exp;
 use distil_kernels::{
     CrossEntropy, HeadPass, RowObjective, TeacherHead, attach_gradients, embedding, head_pass,
     head_rows,
 };
 use distil_model::prune::evenly_spaced;
-use distil_model::{Llama, ModelError, Parameter, files, serialize_tensors};
+use distil_model::{Llama, Parameter, files};
 
 use super::judge::Judge;
 use super::kd::teacher;
+use super::network_file::{self, damaged};
 use super::pass::{Teacher, predicted};
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
@@ -472,16 +473,7 @@ impl Method for MmPbkd {
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        let mut network = self.q.frozen();
-        let tensors = network.parameters().into_iter().map(|(name, parameter)| {
-            let data = match parameter {
-                Parameter::Vector(t) => t.to_data(),
-                Parameter::Matrix(t) => t.to_data(),
-            };
-            (name, data)
-        });
-        let bytes = serialize_tensors(tensors.collect())?;
-        files::write_whole(&folder.join("q-network.safetensors"), &bytes)?;
+        network_file::save(&folder.join("q-network.safetensors"), &self.q, Vec::new())?;
         self.optimizer
             .save(&folder.join("q-optimizer.safetensors"))?;
         let updates = self.updates.to_string();
@@ -490,52 +482,14 @@ impl Method for MmPbkd {
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            let bytes = std::fs::read(&path).map_err(|source| ModelError::Read {
-                path: path.clone(),
-                source,
-            });
-            bytes.map(|bytes| (path, bytes))
-        };
-        let damaged = |path: &Path, what: String| Error::Run {
-            path: path.to_owned(),
-            what,
-            fix: "the checkpoint is damaged: remove its folder to resume from the one before"
-                .into(),
-        };
-        let (path, bytes) = read("q-network.safetensors")?;
-        let file = safetensors::SafeTensors::deserialize(&bytes)
-            .map_err(|e| damaged(&path, format!("not a whole safetensors file ({e})")))?;
-        for (name, parameter) in self.q.parameters() {
-            let tensor = file
-                .tensor(&name)
-                .map_err(|e| damaged(&path, e.to_string()))?;
-            let values = tensor.data().chunks_exact(4);
-            let values: Vec<f32> = values
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect();
-            let shape = match &parameter {
-                Parameter::Vector(t) => t.dims().to_vec(),
-                Parameter::Matrix(t) => t.dims().to_vec(),
-            };
-            if tensor.shape() != shape || tensor.dtype() != safetensors::Dtype::F32 {
-                return Err(damaged(
-                    &path,
-                    format!("`{name}` is of another shape or type"),
-                ));
-            }
-            let data = TensorData::new(values, shape);
-            match parameter {
-                Parameter::Vector(t) => *t = Tensor::from_data(data, &t.device()),
-                Parameter::Matrix(t) => *t = Tensor::from_data(data, &t.device()),
-            }
-        }
-        self.q = self.q.clone().trainable();
-        let (path, bytes) = read("q-updates.txt")?;
-        let updates = std::str::from_utf8(&bytes)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let path = folder.join("q-network.safetensors");
+        network_file::load(&path, &mut self.q, &mut [])?;
+        let path = folder.join("q-updates.txt");
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let updates = text.parse().ok();
         self.updates = updates.ok_or_else(|| damaged(&path, "is not a number".into()))?;
         let path = folder.join("q-optimizer.safetensors");
         self.optimizer.load(&path, self.updates)

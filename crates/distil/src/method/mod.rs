@@ -13,7 +13,9 @@ mod language_modelling;
 mod llmr;
 mod minillm;
 mod mm_pbkd;
+pub(crate) mod network_file;
 pub(crate) mod pass;
+mod pbkd;
 mod preference_pass;
 mod sampled;
 mod seqkd;
@@ -78,6 +80,11 @@ pub struct Work {
 pub struct Phases(pub BTreeMap<&'static str, Duration>);
 
 impl Phases {
+    /// Adds to the clock of `phase`.
+    pub fn add(&mut self, phase: &'static str, time: Duration) {
+        *self.0.entry(phase).or_default() += time;
+    }
+
     /// Runs `f` on the clock of `phase`.
     pub fn time<R>(&mut self, phase: &'static str, f: impl FnOnce() -> R) -> R {
         let start = Instant::now();
@@ -214,11 +221,6 @@ pub(crate) fn prepare(
         })),
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
         Choice::MmPbkd(settings) => mm_pbkd::prepare(settings.clone(), material, preparation)?,
-        other => {
-            return Err(crate::Error::Mismatch {
-                what: format!("method `{}` is not part of this build", other.name()),
-                fix: "choose another".into(),
-            });
-        }
+        Choice::Pbkd(settings) => pbkd::prepare(settings.clone(), material, preparation)?,
     })
 }

@@ -4,6 +4,7 @@
 //! sequence log-probabilities return their value and derivatives.
 
 pub mod advantage;
+pub mod bradley_terry;
 mod divergence;
 mod divergence_loss;
 mod dpkd_token;

@@ -39,7 +39,7 @@ fn with(change: impl Fn(&mut Settings)) -> MmPbkd {
     // A Q-function away from its start, with verdicts of both kinds of sign below.
     let q = q_network(&tiny_network(3), method.q_layers).unwrap();
     let (samples, judge) = (examples(), Judge::teacher());
-    MmPbkd::new(method, teacher(2), student, samples, judge, q, settings())
+    MmPbkd::new(method, teacher(2), student, samples, judge, q, training())
 }
 
 fn work(micro_batch_tokens: usize) -> Work {
@@ -235,7 +235,7 @@ fn the_student_comes_nearer_to_its_teacher() {
             s.q_steps = 10;
         });
         let mut student = tiny_network(1).trainable();
-        let mut optimizer = Optimizer::new(&settings(), &student);
+        let mut optimizer = Optimizer::new(&training(), &student);
         let before = distance(&student);
         for number in 1..=150 {
             let stepped = step(&mut method, &student, 10_000, number);
