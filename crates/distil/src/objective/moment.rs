@@ -256,10 +256,10 @@ mod tests {
         fn q(&self, logits: &[[f64; 3]]) -> (Vec<[f64; 3]>, Vec<f64>) {
             let (mut q, mut v) = (vec![[0.0; 3]; STATES], vec![0.0; STATES]);
             for s in (0..STATES).rev() {
-                for a in 0..3 {
+                q[s] = std::array::from_fn(|a| {
                     let later = v.get(next(s, a)).copied().unwrap_or(0.0);
-                    q[s][a] = self.reward[s][a] + later;
-                }
+                    self.reward[s][a] + later
+                });
                 v[s] = dot(&softmax(&logits[s]), &q[s]);
             }
             (q, v)
