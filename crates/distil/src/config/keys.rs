@@ -437,6 +437,8 @@ pub const KEYS: &[Key] = &[
         "Layers of the Q-function, evenly spaced out of the student's at its start; at most as many as that has."),
     key("method.q_bound", Of(&["mm_pbkd"]), above(0.0, 1e6), Value("1.0"),
         "B: the Q-function is B·tanh(…)."),
+    key("method.q_penalty", Of(&["mm_pbkd"]), closed(0.0, 1e6), Value("0.05"),
+        "κ: weight, in units of B, of the mean square of what tanh is taken of; without it the Q-function saturates and cannot follow the student."),
     key("method.q_learning_rate", Of(&["mm_pbkd"]), above(0.0, 1.0), Value("5e-5"),
         "Learning rate of the Q-function (AdamW)."),
     key("method.q_steps", Of(&["mm_pbkd"]), whole(1, 1000), Value("1"),

@@ -479,6 +479,8 @@ pub struct MmPbkd {
     pub q_layers: usize,
     /// B: Q lies in (−B, B).
     pub q_bound: f64,
+    /// κ: weight, in units of B, of the squares that keep tanh from saturating.
+    pub q_penalty: f64,
     /// Learning rate of the Q-function.
     pub q_learning_rate: f64,
     /// Q steps for each step of the student.

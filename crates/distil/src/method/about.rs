@@ -77,7 +77,8 @@ pub const ABOUT: &[About] = &[
     About {
         name: "mm_pbkd",
         title: "Moment-matching preference-based knowledge distillation",
-        formula: "min_q max_Q  M(Q) + λ · mean log σ( D_Q(y_win) − D_Q(y_lose) ),  Q = B·tanh(z)\n\
+        formula: "min_q max_Q  M(Q) + λ · mean log σ( D_Q(y_win) − D_Q(y_lose) ) − q_penalty · B · mean Σ_a ½(p+q) z_a²,\n  \
+                  Q = B·tanh(z),\n  \
                   M(Q) = mean Σ_a (p − q)(a|s_t) · Q(s_t, a), off_policy_share of it on samples of p, the rest \
                   on samples of q;\n  \
                   D_Q(y) = Σ_t A(s_t, y_t),  A(s, a) = Q(s, a) − Σ_a' p(a'|s) Q(s, a');\n  \

@@ -3,13 +3,14 @@
 //!
 //!   M(Q)   = (1−s) · mean_{y~q} Σ_a (p−q)(a|s_t) Q(s_t,a) + s · mean_{y~p} Σ_a (p−q)(a|s_t) Q(s_t,a)
 //!   D_Q    = Σ_{t∈y_win} A(s_t,a_t) − Σ_{t∈y_lose} A(s_t,a_t),  A(s,a) = Q(s,a) − Σ p(·|s) Q(s,·)
-//!   Q step:       ascend M(Q) + λ · mean log σ(D_Q), by AdamW of its own
+//!   Q step:       ascend M(Q) + λ · mean log σ(D_Q) − κB · Z, by AdamW of its own
 //!   student step: descend M at the visited states, with the exact gradient over the vocabulary
 //!                 (the states are held fixed), plus lm_weight · cross-entropy on y ~ p.
-//! Means over states are over the tokens of the step's samples of each model, the mean of log σ over
+//! Z = the states' mean, weighed as in M, of Σ_a ½(p+q)(a) z_a², for Q = B·tanh(z): it keeps tanh from
+//! saturating. Means over states are over the tokens of the step's samples of each model, the mean of log σ over
 //! its ordered pairs. A pair is the teacher's sample (drawn once) and a fresh one of the student.
 //!
-//! Q = B·tanh(z) with z the logits of a network that starts as layers of the student, its last norm
+//! z are the logits of a network that starts as layers of the student, its last norm
 //! scaled down: a language model's logits would saturate tanh.
 
 use std::path::Path;
@@ -122,6 +123,8 @@ pub(super) struct Found {
     pub(super) likelihood: f64,
     right: f64,
     margin: f64,
+    /// κB · Z.
+    pub(super) penalty: f64,
     /// Sums of A over the teacher's and the student's samples.
     advantages: [f64; 2],
     /// Σ over positions of Σ_a p(a)|Q(a)|/B.
@@ -236,11 +239,14 @@ impl MmPbkd {
         });
         let (plain, weight) = (hidden.clone().inner(), self.q.head().inner());
         let targets: Arc<[u32]> = Arc::from(&batch.target_ids[..]);
+        let penalty = (self.settings.q_penalty * self.settings.q_bound) as f32;
+        let penalty: Arc<[f32]> = pairs.shares.iter().map(|share| penalty * share).collect();
         let function = |expectation: Vec<f32>, taken: Vec<f32>| QFunction {
             bound,
             targets: targets.clone(),
             expectation: expectation.into(),
             taken: taken.into(),
+            penalty: penalty.clone(),
         };
         // Each position's Σ p Q, Q(a) and saturation, and its Σ q Q.
         let look = function(vec![1.0; rows], vec![0.0; rows]);
@@ -292,8 +298,10 @@ impl MmPbkd {
                 false => found.on_policy += moment,
             }
             found.saturation += p[3];
+            // What the look has beside its expected value.
+            found.penalty += (p[0] - p[1]) + (q[0] - q[1]);
         }
-        let all = [found.moment, found.likelihood, found.saturation];
+        let all = [found.moment, found.likelihood, found.penalty];
         if !all.iter().all(|x| x.is_finite()) {
             return Err(not_finite("the Q-function", batch, work));
         }
@@ -462,6 +470,7 @@ impl Method for MmPbkd {
                 ("margin", total.margin / ordered),
                 ("judged", judged as f64 / count),
                 ("teacher_preferred", preferred as f64 / ordered),
+                ("q_penalty", total.penalty),
                 ("q_saturation", total.saturation / per_token),
                 ("advantage_teacher", total.advantages[0] / count),
                 ("advantage_student", total.advantages[1] / count),
@@ -505,6 +514,7 @@ impl Found {
         self.right += other.right;
         self.margin += other.margin;
         self.saturation += other.saturation;
+        self.penalty += other.penalty;
         for (sum, part) in self.advantages.iter_mut().zip(other.advantages) {
             *sum += part;
         }

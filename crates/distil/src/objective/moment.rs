@@ -17,9 +17,10 @@ use distil_kernels::RowObjective;
 use distil_kernels::math::{exp, log_sum_exp, sum_of2, vectorised};
 
 /// Weighted values of a Q-function at each position, differentiated in its logits:
-/// e · Σ_a π(a) Q(a) + c · Q(target), with π the policy of the second side.
+/// e · Σ_a π(a) Q(a) + c · Q(target) + k/2 · Σ_a π(a) z_a², with π the policy of the second side.
 ///
-/// e = 1, c = 0 is the expected Q; e = −1, c = 1 the advantage of the target.
+/// e = 1, c = 0 is the expected Q; e = −1, c = 1 the advantage of the target. The square keeps z where
+/// tanh has a slope: without it a Q-function that was pushed to ±B hardly comes back.
 /// Terms: the weighted sum, Σ π Q, Q(target), Σ π |Q| / B.
 #[derive(Clone, Debug)]
 pub struct QFunction {
@@ -31,6 +32,8 @@ pub struct QFunction {
     pub expectation: Arc<[f32]>,
     /// c of each row.
     pub taken: Arc<[f32]>,
+    /// k of each row.
+    pub penalty: Arc<[f32]>,
 }
 
 impl RowObjective for QFunction {
@@ -47,12 +50,13 @@ impl RowObjective for QFunction {
         );
         let (bound, target) = (self.bound, self.targets[row] as usize);
         let (expectation, taken) = (self.expectation[row], self.taken[row]);
+        let penalty = self.penalty[row];
         let lse = log_sum_exp(policy);
-        let [value, size] = vectorised(
+        let [value, size, square] = vectorised(
             #[inline(always)]
             || {
                 let mean = |f: fn(f32) -> f32| sum_of2(z, policy, |z, l| exp(l - lse) * f(z));
-                [mean(tanh), mean(|z| tanh(z).abs())]
+                [mean(tanh), mean(|z| tanh(z).abs()), mean(|z| z * z)]
             },
         );
         let taken_value = bound * tanh(z[target]);
@@ -62,14 +66,15 @@ impl RowObjective for QFunction {
                 #[inline(always)]
                 || {
                     for (z, &l) in z.iter_mut().zip(policy.iter()) {
-                        *z = expectation * exp(l - lse) * bound * slope(*z);
+                        *z = exp(l - lse) * (expectation * bound * slope(*z) + penalty * *z);
                     }
                 },
             );
             z[target] += taken_slope;
         }
         let (value, taken_value) = (f64::from(bound * value), f64::from(taken_value));
-        let loss = f64::from(expectation) * value + f64::from(taken) * taken_value;
+        let square = 0.5 * f64::from(penalty) * f64::from(square);
+        let loss = f64::from(expectation) * value + f64::from(taken) * taken_value + square;
         [loss, value, taken_value, f64::from(size)]
     }
 }
@@ -135,12 +140,13 @@ mod tests {
 
     const BOUND: f32 = 1.5;
 
-    fn q_function(expectation: f32, taken: f32) -> QFunction {
+    fn q_function(expectation: f32, taken: f32, penalty: f32) -> QFunction {
         let targets = targets(&golden());
         QFunction {
             bound: BOUND,
             expectation: vec![expectation; targets.len()].into(),
             taken: vec![taken; targets.len()].into(),
+            penalty: vec![penalty; targets.len()].into(),
             targets,
         }
     }
@@ -183,7 +189,7 @@ mod tests {
             let policy = softmax(&doubles(l));
             let (expected, taken) = (dot(&policy, &q), q[targets[i] as usize]);
             let (mut zs, mut ls) = (z.clone(), l.clone());
-            let terms = q_function(-1.0, 1.0).row(i, &mut zs, Some(&mut ls), false);
+            let terms = q_function(-1.0, 1.0, 0.0).row(i, &mut zs, Some(&mut ls), false);
             for (got, want) in terms.iter().zip([taken - expected, expected, taken]) {
                 assert!((got - want).abs() < 2e-6, "{got} against {want}");
             }
@@ -197,8 +203,8 @@ mod tests {
     #[test]
     fn gradients_equal_differences() {
         let golden = golden();
-        for (expectation, taken) in [(1.0, 0.0), (-1.0, 1.0), (0.3, -2.0)] {
-            check_gradient(&q_function(expectation, taken), &golden, 1e-2);
+        for (expectation, taken, penalty) in [(1.0, 0.0, 0.0), (-1.0, 1.0, 0.0), (0.3, -2.0, 0.4)] {
+            check_gradient(&q_function(expectation, taken, penalty), &golden, 1e-2);
         }
         check_gradient(&policy_moment(0.7), &golden, 1e-2);
     }
@@ -206,7 +212,7 @@ mod tests {
     #[test]
     fn a_q_function_that_is_no_number_is_noticed() {
         let mut z = vec![0.5, f32::NAN, 1.0];
-        let terms = q_function(1.0, 0.0).row(0, &mut z, Some(&mut [0.0; 3]), false);
+        let terms = q_function(1.0, 0.0, 0.0).row(0, &mut z, Some(&mut [0.0; 3]), false);
         assert!(terms[0].is_nan());
     }
 
@@ -250,10 +256,10 @@ mod tests {
         fn q(&self, logits: &[[f64; 3]]) -> (Vec<[f64; 3]>, Vec<f64>) {
             let (mut q, mut v) = (vec![[0.0; 3]; STATES], vec![0.0; STATES]);
             for s in (0..STATES).rev() {
-                for a in 0..3 {
+                q[s] = std::array::from_fn(|a| {
                     let later = v.get(next(s, a)).copied().unwrap_or(0.0);
-                    q[s][a] = self.reward[s][a] + later;
-                }
+                    self.reward[s][a] + later
+                });
                 v[s] = dot(&softmax(&logits[s]), &q[s]);
             }
             (q, v)
@@ -349,6 +355,7 @@ mod tests {
                 targets: [0].into(),
                 expectation: [1.0].into(),
                 taken: [0.0].into(),
+                penalty: [0.0].into(),
             };
             let mut moment = 0.0;
             for _ in 0..4000 {
