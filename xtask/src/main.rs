@@ -5,6 +5,7 @@
 mod ci;
 mod compare;
 mod end_to_end;
+mod pbkd_study;
 
 use std::process::ExitCode;
 
@@ -12,12 +13,14 @@ const USAGE: &str = "\
 usage: cargo xtask ci [--fast]
        cargo xtask end-to-end
        cargo xtask compare [--out DIR] [--seeds N] [--tokens N] [--methods A,B] [--set KEY=VALUE]
+       cargo xtask pbkd-study
 
   ci           format, clippy, documentation, tests, and the end-to-end run
   --fast       without the end-to-end run
   end-to-end   the binary on a real model of 100 MB, which is fetched once
   compare      every method on one task from one start with the same student tokens: a table of
-               means with 95 % intervals [default: 3 seeds, 10000 tokens, runs/compare]";
+               means with 95 % intervals [default: 3 seeds, 10000 tokens, runs/compare]
+  pbkd-study   PbKD's rates on problems with a known reward: the table and picture of the book";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +29,13 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(ci::EndToEnd::Yes),
         ["ci", "--fast"] => ci::run(ci::EndToEnd::No),
         ["end-to-end"] => ci::run_end_to_end(),
+        ["pbkd-study"] => match pbkd_study::run(24) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(what) => {
+                eprintln!("error: {what}");
+                ExitCode::FAILURE
+            }
+        },
         ["compare", options @ ..] => {
             match compare::Options::parse(options).and_then(|options| compare::run(&options)) {
                 Ok(()) => ExitCode::SUCCESS,

@@ -74,6 +74,23 @@ pub const ABOUT: &[About] = &[
                of the student (a quarter of the quickstart's steps); token form: as kd.",
         paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
     },
+    About {
+        name: "mm_pbkd",
+        title: "Moment-matching preference-based knowledge distillation",
+        formula: "min_q max_Q  M(Q) + λ · mean log σ( D_Q(y_win) − D_Q(y_lose) ),  Q = B·tanh(z)\n\
+                  M(Q) = mean Σ_a (p − q)(a|s_t) · Q(s_t, a), off_policy_share of it on samples of p, the rest \
+                  on samples of q;\n  \
+                  D_Q(y) = Σ_t A(s_t, y_t),  A(s, a) = Q(s, a) − Σ_a' p(a'|s) Q(s, a');\n  \
+                  the student also descends lm_weight · cross-entropy on samples of p",
+        when: "When there is a judge worth listening to and the teacher's probabilities are at hand. A \
+               Q-function, a small network of its own, looks for the tokens where the student's \
+               probabilities do most harm and has to explain the judge's verdicts. With \
+               preference_weight = 0 it is stepwise total variation. A game: watch the held-out \
+               metrics, not the loss.",
+        cost: "Two responses a prompt through teacher and student, a fresh sample of the student, and a \
+               forward and backward pass of the Q-function for each of its steps.",
+        paper: "Jia 2025, arXiv 2505.18952 (Algorithm 3)",
+    },
 ];
 
 /// What the method `name` is; nothing for a name that is no method.

@@ -7,10 +7,12 @@ pub mod about;
 mod distillm;
 mod dpkd;
 mod gkd;
+mod judge;
 mod kd;
 mod language_modelling;
 mod llmr;
 mod minillm;
+mod mm_pbkd;
 pub(crate) mod pass;
 mod preference_pass;
 mod sampled;
@@ -211,6 +213,7 @@ pub(crate) fn prepare(
             behaviour: None,
         })),
         Choice::Dpkd(settings) => dpkd::prepare(settings.clone(), material, preparation)?,
+        Choice::MmPbkd(settings) => mm_pbkd::prepare(settings.clone(), material, preparation)?,
         other => {
             return Err(crate::Error::Mismatch {
                 what: format!("method `{}` is not part of this build", other.name()),

@@ -1,6 +1,8 @@
 //! Every method on a small random network: fixed points, independence of micro-batches, gradients
 //! everywhere, a batch that is learnt by heart.
 
+mod mm_pbkd;
+
 use distil_kernels::to_host;
 use distil_model::{Llama, Parameter};
 
@@ -263,7 +265,7 @@ fn micro_batches_do_not_change_loss_or_gradient() {
                 .zip(split.gradients.values())
             {
                 for (x, y) in a.iter().zip(&b) {
-                    assert!((x - y).abs() < 1e-5, "{name}: {x} {y}");
+                    assert!((x - y).abs() < 1e-5 * x.abs().max(1.0), "{name}: {x} {y}");
                 }
             }
         }

@@ -86,7 +86,11 @@ impl RowObjective for DpkdTokenLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::testing::{check_gradient, equals_golden, golden, rows, targets};
+    use crate::config::{Divergence, DivergenceTerm};
+    use crate::objective::DivergenceLoss;
+    use crate::objective::testing::{
+        check_gradient, equals_case, equals_golden, golden, preference_golden, rows, targets,
+    };
 
     fn objective(
         golden: &serde_json::Value,
@@ -114,6 +118,38 @@ mod tests {
         for (ce_weight, smoothing) in [(0.5, 0.0), (0.2, 0.1)] {
             // Smaller than half the closest tie of the fixture, where an argmax would flip.
             check_gradient(&objective(&golden, ce_weight, smoothing), &golden, 2e-3);
+        }
+    }
+
+    #[test]
+    fn every_variant_equals_the_f64_reference() {
+        let golden = preference_golden();
+        let cases = golden["token"].as_array().unwrap();
+        assert_eq!(cases.len(), 6);
+        for case in cases {
+            let objective = DpkdTokenLoss {
+                loss: serde_json::from_value(case.clone()).unwrap(),
+                reference: serde_json::from_value(case["reference"].clone()).unwrap(),
+                beta: case["beta"].as_f64().unwrap(),
+                ce_weight: 0.0,
+                targets: targets(&golden),
+            };
+            equals_case(&objective, &golden, case, false);
+        }
+    }
+
+    /// The corpus term: cross-entropy to the teacher's distribution has the gradient of the KL.
+    #[test]
+    fn the_corpus_term_has_the_f64_references_gradient() {
+        let golden = preference_golden();
+        for case in golden["soft_cross_entropy"].as_array().unwrap() {
+            let term = DivergenceTerm {
+                divergence: Divergence::ForwardKl,
+                divergence_temperature: 1.0,
+                ce_share: case["ce_weight"].as_f64().unwrap(),
+            };
+            let targets = targets(&golden);
+            equals_case(&DivergenceLoss { term, targets }, &golden, case, true);
         }
     }
 

@@ -12,12 +12,14 @@ pub mod look;
 #[cfg(test)]
 pub(crate) mod mdp;
 pub mod minillm;
+mod moment;
 mod policy_gradient;
 mod preference;
 
 pub use divergence::{Divergences, divergences};
 pub use divergence_loss::{DivergenceLoss, akl_weights};
 pub use dpkd_token::DpkdTokenLoss;
+pub use moment::{PolicyMoment, QFunction};
 pub use policy_gradient::PolicyGradient;
 pub use preference::{Pair, PreferenceLoss, PreferenceValue};
 

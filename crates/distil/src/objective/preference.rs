@@ -136,7 +136,7 @@ impl PreferenceLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::testing::golden;
+    use crate::objective::testing::{golden, preference_golden};
 
     fn numbers(pair: &Pair) -> [f64; 4] {
         [
@@ -201,6 +201,41 @@ mod tests {
                 value.d_chosen < 0.0 && value.d_rejected > 0.0,
                 "the preferred side rises: {loss:?}"
             );
+        }
+    }
+
+    #[test]
+    fn every_loss_equals_the_f64_reference() {
+        let golden = preference_golden();
+        let cases = golden["sequence"].as_array().unwrap();
+        assert!(cases.len() >= 10, "{}", cases.len());
+        for case in cases {
+            let loss = PreferenceLoss {
+                kind: serde_json::from_value(case.clone()).unwrap(),
+                beta: case["beta"].as_f64().unwrap(),
+                length_normalize: case["length_normalize"].as_bool().unwrap(),
+            };
+            for pair in case["pairs"].as_array().unwrap() {
+                let number = |key: &str| pair[key].as_f64().unwrap();
+                let value = loss.value(&Pair {
+                    student_chosen: number("student_chosen"),
+                    teacher_chosen: number("teacher_chosen"),
+                    chosen_tokens: number("chosen_tokens") as usize,
+                    student_rejected: number("student_rejected"),
+                    teacher_rejected: number("teacher_rejected"),
+                    rejected_tokens: number("rejected_tokens") as usize,
+                });
+                let close = |a: f64, b: &serde_json::Value| {
+                    let b = b.as_f64().unwrap();
+                    assert!(
+                        (a - b).abs() <= 1e-9 * b.abs().max(1.0),
+                        "{loss:?}: {a} {b}"
+                    );
+                };
+                close(value.loss, &pair["value"]);
+                close(value.d_chosen, &pair["gradient"][0]);
+                close(value.d_rejected, &pair["gradient"][1]);
+            }
         }
     }
 

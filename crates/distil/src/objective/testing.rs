@@ -11,6 +11,46 @@ pub(crate) fn golden() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// Values and gradients of `oracles/preference_losses.py`, by torch in f64.
+pub(crate) fn preference_golden() -> Value {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/preference.json"
+    );
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The value at each position and the gradient of their mean, against those of `case`; the value
+/// only if `constant` is not set.
+pub(crate) fn equals_case(
+    objective: &dyn RowObjective,
+    golden: &Value,
+    case: &Value,
+    constant: bool,
+) {
+    let (student, teacher) = (
+        rows(&golden["student_logits"]),
+        rows(&golden["teacher_logits"]),
+    );
+    let gradients = rows(&case["gradient"]);
+    for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
+        let (mut s, mut t) = (s.clone(), t.clone());
+        let value = objective.row(i, &mut s, Some(&mut t), true)[0];
+        let want = case["per_position"][i].as_f64().unwrap();
+        assert!(
+            constant || (value - want).abs() < 1e-6 * want.max(1.0),
+            "{value} {want}"
+        );
+        for (got, want) in s.iter().zip(&gradients[i]) {
+            let got = got / student.len() as f32;
+            assert!(
+                (got - want).abs() < 1e-6 * want.abs().max(0.1),
+                "{got} {want}"
+            );
+        }
+    }
+}
+
 pub(crate) fn rows(value: &Value) -> Vec<Vec<f32>> {
     serde_json::from_value(value.clone()).unwrap()
 }
