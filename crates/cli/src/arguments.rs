@@ -47,6 +47,7 @@ pub(crate) enum Verb {
     Generate(verb::generate::Generate),
     Chat(verb::chat::Chat),
     Score(verb::score::Score),
+    Reward(verb::reward::Reward),
     Eval(verb::eval::Eval),
     Prune(verb::prune::Prune),
     Convert(verb::convert::Convert),

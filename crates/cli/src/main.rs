@@ -42,6 +42,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Prune(prune) => verb::prune::run(&prune, progress)?,
         Verb::Generate(generate) => verb::generate::run(&generate, progress)?,
         Verb::Chat(chat) => verb::chat::run(&chat, progress)?,
+        Verb::Reward(reward) => verb::reward::run(&reward, progress)?,
         Verb::Score(score) => verb::score::run(&score, progress)?,
         Verb::Eval(eval) => verb::eval::run(&eval, progress)?,
         Verb::Plan(plan) => verb::plan::run(&plan, progress)?,

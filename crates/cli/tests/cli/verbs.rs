@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use crate::home::{Home, did, keys, objects, write_padded_model};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "quickstart",
     "train",
     "plan",
     "generate",
     "chat",
     "score",
+    "reward",
     "eval",
     "prune",
     "convert",
@@ -204,6 +205,73 @@ fn score_gives_lists_over_the_response_tokens() {
             assert!(logprob < 0.0 && kl > 0.0);
         }
     }
+}
+
+#[test]
+fn reward_gives_lists_that_add_up_and_correlates_with_references() {
+    let home = Home::new();
+    let arguments = ["reward", "model", "--data", "dev.jsonl"];
+    let lines = |more: &[&str], out: &str| {
+        home.ok(&[&arguments[..], more, &["--out", out]].concat());
+        objects(&String::from_utf8(home.read(out)).unwrap())
+    };
+    let largest = lines(&[], "max.jsonl");
+    assert_eq!(largest.len(), 4);
+    for line in &largest {
+        assert_eq!(keys(line), ["token_ids", "q", "reward", "return"]);
+        let [q, reward, returns] =
+            ["q", "reward", "return"].map(|name| numbers(&line[name]).collect::<Vec<_>>());
+        assert_eq!(line["token_ids"].as_array().unwrap().len(), q.len());
+        assert_eq!((reward.len(), returns.len()), (q.len(), q.len()));
+        assert!((returns[0] - reward.iter().sum::<f64>()).abs() < 1e-9);
+        assert_eq!(reward.last(), q.last(), "nothing comes after the end");
+    }
+    for value in ["expected", "soft"] {
+        let other = lines(&["--value", value], &format!("{value}.jsonl"));
+        assert_eq!(other[0]["q"], largest[0]["q"]);
+        assert_ne!(other[0]["reward"], largest[0]["reward"]);
+    }
+    let other = ["--template", "Say: {{ prompt }}\n"];
+    let alone = lines(&other, "other.jsonl");
+    let both = lines(
+        &[&["--template", "chat"][..], &other[..]].concat(),
+        "both.jsonl",
+    );
+    // A response's last reward is its q, whatever the template's tokens: the mean of both.
+    let last = |line: &Value| numbers(&line["q"]).last().unwrap();
+    for ((both, chat), alone) in both.iter().zip(&largest).zip(&alone) {
+        assert!((last(both) - (last(chat) + last(alone)) / 2.0).abs() < 1e-5);
+    }
+
+    let row = |response: &str| {
+        format!("{{\"prompt\":\"a\",\"response\":\"{response}\",\"reference\":\"one two\"}}\n")
+    };
+    let without = "{\"prompt\":\"a\",\"response\":\"b\"}\n".to_owned();
+    let text = [row("one two"), row("one more"), row("none"), without];
+    home.write("answers.jsonl", &text.concat());
+    let arguments = ["reward", "model", "--data", "answers.jsonl", "--out"];
+    let did = home.run(&[&arguments[..], &["r.jsonl"]].concat());
+    assert_eq!(did.status, 0, "{}", did.err);
+    assert!(did.err.contains("Spearman"), "{}", did.err);
+    assert!(did.err.contains("over 3 rows"), "{}", did.err);
+    home.refused(
+        &[&arguments[..], &["r.jsonl"]].concat(),
+        &["exists already"],
+    );
+    home.write("text.jsonl", "{\"text\":\"a b\"}\n");
+    let text = [
+        "reward",
+        "model",
+        "--data",
+        "text.jsonl",
+        "--out",
+        "t.jsonl",
+    ];
+    home.refused(&text, &["text.jsonl:1", "without a prompt"]);
+    let bad = "{\"prompt\":\"a\",\"response\":\"b\",\"reference\":3}\n";
+    home.write("bad.jsonl", bad);
+    let bad = ["reward", "model", "--data", "bad.jsonl", "--out", "t.jsonl"];
+    home.refused(&bad, &["bad.jsonl:1", "`reference`"]);
 }
 
 fn numbers(list: &Value) -> impl Iterator<Item = f64> {

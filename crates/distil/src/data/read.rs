@@ -6,6 +6,7 @@
 //! - `.parquet`: the same rows as columns; pages uncompressed or compressed with Snappy, gzip or LZ4.
 //!   Rows are numbered from 1.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -125,6 +126,46 @@ impl DataSet {
             .get_or_insert_with(|| error.to_string());
         Ok(())
     }
+}
+
+/// What the key `reference` of a file's rows says, by line: a text or several that the row's answer is
+/// measured against. Rows without it have no entry.
+///
+/// # Errors
+/// As [`DataSet::read`], and [`Error::Row`] for a `reference` that is neither a text nor a list of
+/// texts. Rows that are no objects are passed over.
+pub fn references(path: &Path) -> Result<HashMap<usize, Vec<String>>> {
+    let mut found = HashMap::new();
+    each_row(path, &mut |line, row| {
+        let Some(value) = row
+            .ok()
+            .and_then(|mut row| Some(row.get_mut("reference")?.take()))
+        else {
+            return Ok(());
+        };
+        let items = match value {
+            Value::Null => return Ok(()),
+            Value::Array(items) => items,
+            value => vec![value],
+        };
+        let texts: Option<Vec<String>> = items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect();
+        match texts {
+            Some(texts) if !texts.is_empty() => {
+                found.insert(line, texts);
+                Ok(())
+            }
+            _ => Err(Error::Row {
+                path: path.to_owned(),
+                line,
+                what: "`reference` is neither a text nor a list of texts".into(),
+                fix: "give the text that the answer is measured against, or leave it out".into(),
+            }),
+        }
+    })?;
+    Ok(found)
 }
 
 /// Receives each row's line number with its JSON, or with what is wrong with it.

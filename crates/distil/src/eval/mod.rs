@@ -4,4 +4,5 @@ pub mod evaluate;
 pub mod exact_match;
 pub mod metric;
 pub mod porter;
+pub mod rank_correlation;
 pub mod rouge;

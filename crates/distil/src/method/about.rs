@@ -57,11 +57,51 @@ pub const ABOUT: &[About] = &[
         paper: "Kim & Rush 2016, arXiv 1606.07947",
     },
     About {
+        name: "gkd",
+        title: "Generalised knowledge distillation",
+        formula: "loss = (1 − ce_share) · T² · mean D(p, q)(s_t) + ce_share · mean −log q(y_t|s_t),\n  \
+                  y sampled from q in a batch with probability student_share, else from the data;\n  \
+                  D = divergence, by default JSD(β) = β KL(p‖m) + (1 − β) KL(q‖m), m = βp + (1 − β)q",
+        when: "When kd is good on the data's text but the student drifts on its own: it is corrected, \
+               token by token and by the whole distribution, on what it says itself. The first \
+               on-policy method to try; needs a student that already answers sensibly.",
+        cost: "As kd, and a fresh sample of the student in student_share of the steps.",
+        paper: "Agarwal, Vieillard, Zhou, Stanczyk, Ramos, Geist & Bachem 2024, arXiv 2306.13649",
+    },
+    About {
+        name: "distillm",
+        title: "DistiLLM: skewed divergence, adaptive use of student samples",
+        formula: "loss = mean KL( p ‖ αp + (1 − α)q )(s_t)  (or the skewed reverse KL),\n  \
+                  with r uniform in [0, 1), step t of N and threshold φ:\n  \
+                  r < φ(1 − t/N): y ~ q, kept for replay;  r < φ: a kept y;  else y from the data;\n  \
+                  φ += threshold_step whenever the validation loss rises by threshold_tolerance",
+        when: "When sampling is what makes gkd slow: the student's responses are used only once the \
+               data begin to overfit, and again from a buffer. Needs data.eval with forward_kl or \
+               perplexity among eval.metrics, evaluated often enough (eval.every).",
+        cost: "As kd at first; with φ up to gkd's, less where responses are replayed.",
+        paper: "Ko, Kim, Chen & Yun 2024, arXiv 2402.03898",
+    },
+    About {
+        name: "minillm",
+        title: "MiniLLM: reverse KL of whole responses by policy gradient",
+        formula: "loss = mean_t [ w_t · KL(q‖p)(s_t) − w_t · R̄_{t+1} · log q(y_t|s_t) ] + lm_weight · L_pt,\n  \
+                  R_t = Σ_{i≥t} log p/q(y_i|s_i), R̄ divided by its number of steps,\n  \
+                  y ~ teacher_mix · p + (1 − teacher_mix) · q, w_t = q over that mixture (held)",
+        when: "When the student is too small to cover all that the teacher would say and should \
+               keep to the teacher's main modes. Start from a student after sft or kd; small \
+               learning rates. Watch response_tokens and student_entropy for collapse.",
+        cost: "A sample drawn with both models, then two forward passes of each head and one \
+               backward pass; the language-modelling term is another sft step.",
+        paper: "Gu, Dong, Wei & Huang 2024, arXiv 2306.08543 (eqs. 2–5, Algorithm 1)",
+    },
+    About {
         name: "dpkd",
         title: "Direct preference knowledge distillation",
         formula: "form = \"sequence\": loss = L_kd + lm_weight · L_pt,\n  \
                   L_kd = − mean log σ( β/|y_t| · log q(y_t|x)/p(y_t|x) − β/|y_s| · log q(y_s|x)/p(y_s|x) ),\n  \
-                  y_t sampled from the teacher, y_s from the student as it is now;\n  \
+                  y_t sampled from the teacher, y_s from the student as it is now, or the data's own pairs;\n  \
+                  loss = \"dpo\" without the lengths; \"ipo\": (Δ − 1/(2·ipo_tau))²; \"cpo\": no p, and −log q(y_t);\n  \
+                  \"simpo\": no p, and simpo_gamma taken off the margin;\n  \
                   L_pt = cross-entropy on the text that lm_source names\n\
                   form = \"token\": loss = ce_weight · CE(data) + (1 − ce_weight) · mean −log σ( β · Δ(s_t) ),\n  \
                   Δ(s) = log q(a_p|s)/q(a_q|s) − log p(a_p|s)/p(a_q|s),  a_p, a_q the likeliest tokens of p and q",
@@ -73,6 +113,38 @@ pub const ABOUT: &[About] = &[
         cost: "Sequence form: two responses a prompt through teacher and student, and a fresh sample \
                of the student (a quarter of the quickstart's steps); token form: as kd.",
         paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
+    },
+    About {
+        name: "llmr",
+        title: "LLMR: reinforcement by the teacher's induced reward",
+        formula: "loss = − mean w_t · log q(a_t|s_t) + flatten_weight · mean_t mean_b −log q(b|s_t),\n  \
+                  q̂(s, a) = teacher's logit, centred over the vocabulary;  r_t = q̂(s_t, a_t) − V(s_{t+1}),\n  \
+                  V = max q̂, Σ p q̂ or log Σ exp q̂, 0 after EOS;  G_t = Σ_{i≥t} r_i;\n  \
+                  w_t = clip( (G_t − baseline)/return_scale · q/behaviour, ± weight_clip )",
+        when: "When the whole response matters more than each token, and the teacher is prompted \
+               rather than tuned (several templates can be averaged). Start from a student after kd or \
+               seqkd (a schedule of stages does both), with a small learning rate. distil reward \
+               shows the reward before anything is trained on it. Returns fall with every token, \
+               so watch response_tokens.",
+        cost: "A fresh sample of the student, two forward passes of its head, one backward pass, and \
+               the teacher's forward pass once a template.",
+        paper: "Li, Hao & Mou 2024, arXiv 2409.12500; K-step returns after KETCHUP (same group)",
+    },
+    About {
+        name: "pbkd",
+        title: "PbKD: a game against the worst reward that explains preferences",
+        formula: "min_q max_{r ∈ R(D)} E_{y~p} r(x, y) − E_{y~q} r(x, y),\n  \
+                  R(D) = { r : mean log σ(r(y₁) − r(y₀)) over D ≥ its maximum − zeta }, |r| < reward_bound;\n  \
+                  reward step: up the gap + dual · likelihood;  dual += rate · (how far outside of R(D));\n  \
+                  student step: REINFORCE on r, + kl_weight · KL(q‖p) + lm_weight · cross-entropy on y ~ p",
+        when: "When what is wanted is known by comparisons (a metric against references, the \
+               teacher's likelihood, people's choices) rather than by a distribution. Online mode \
+               keeps asking about what the student says now; offline learns from fixed pairs. \
+               Start from a student after seqkd or kd.",
+        cost: "As llmr, and a reward model of reward_layers layers that is stepped as often as the \
+               student and fitted again (fit_steps) after every addition of pairs; the teacher \
+               answers every prompt once.",
+        paper: "Jia 2025, arXiv 2505.18952 (Algorithms 1 and 2)",
     },
     About {
         name: "mm_pbkd",

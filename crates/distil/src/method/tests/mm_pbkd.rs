@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::{JudgeKind, JudgeSettings, MmPbkd as Settings, Rollout, Sampling};
-use crate::method::mm_pbkd::{MmPbkd, q_network};
 use crate::method::judge::Judge;
+use crate::method::mm_pbkd::{MmPbkd, q_network};
 use crate::rollout::on_policy::OnPolicy;
 
 const BOUND: f64 = 1.5;
