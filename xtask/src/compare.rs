@@ -68,7 +68,7 @@ impl Options {
         let mut options = Self {
             out: PathBuf::from("runs/compare"),
             seeds: 3,
-            tokens: 10_000,
+            tokens: 6_000,
             methods: None,
             set: Vec::new(),
         };
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn options_and_what_is_wrong_with_them() {
         let options = Options::parse(&["--seeds", "5", "--methods", "kd,llmr"]).unwrap();
-        assert_eq!((options.seeds, options.tokens), (5, 10_000));
+        assert_eq!((options.seeds, options.tokens), (5, 6_000));
         assert_eq!(options.methods.unwrap(), ["kd", "llmr"]);
         for words in [&["--seeds"][..], &["--seeds", "0"], &["--what"]] {
             assert!(Options::parse(words).is_err(), "{words:?}");

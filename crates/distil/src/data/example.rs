@@ -174,6 +174,9 @@ pub fn pairs(data: &DataSet, encoding: &Encoding) -> Result<(Vec<PairExample>, C
             Ok(example) => example,
             Err(left_out) => return Ok(Err(left_out)),
         };
+        if chosen.prompt.is_empty() {
+            return Ok(Err(LeftOut::NoPrompt));
+        }
         let rejected = encoding.pair(row, rejected, index)?;
         Ok(rejected.map(|rejected| pairs.push(PairExample { chosen, rejected })))
     };

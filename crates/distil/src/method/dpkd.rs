@@ -9,7 +9,9 @@
 //! [`crate::objective::PreferenceLoss`], the pairs the data's own.
 //!
 //! Token form, as the released code computes it: see [`crate::objective::DpkdTokenLoss`]; with
-//! `corpus_weight` c and ce_weight w, plus c · [w · CE(corpus) + (1−w) · (KL(p‖q) + H(p))(corpus)].
+//! `corpus_weight` c and ce_weight w, plus c · [w · CE(corpus) + (1−w) · KL(p‖q)(corpus)]. (The code
+//! has the cross-entropy to p instead of the KL: the same gradient, and a value larger by p's
+//! entropy.)
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use distil_model::Llama;
 use super::kd;
 use super::language_modelling::{lm_pass, texts_of_step};
 use super::pass::{MakeObjective, Teacher, predicted, token_pass};
-use super::preference_pass::preference_pass;
+use super::preference_pass::{Models, preference_pass};
 use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{
@@ -74,6 +76,7 @@ pub(crate) fn prepare(
             LmSource::Teacher => Vec::new(),
         },
         form,
+        vocabulary: material.vocabulary,
         reference,
         source,
     })))
@@ -98,7 +101,6 @@ fn token_form(
                 targets: Arc::from(&batch.target_ids[..]),
             })
         }),
-        // CE to the teacher's distribution is KL(p‖q) and the teacher's entropy, a constant.
         on_corpus: kd::objective(DivergenceTerm {
             divergence: Divergence::ForwardKl,
             divergence_temperature: 1.0,
@@ -170,6 +172,8 @@ enum Source {
 struct SequenceForm {
     loss: PreferenceLoss,
     form: DpkdSequence,
+    /// Leading ids that student and teacher share.
+    vocabulary: usize,
     /// The reference model, if the loss has one.
     reference: Option<Teacher>,
     source: Source,
@@ -240,7 +244,12 @@ impl Method for SequenceForm {
         };
         let pairs: Vec<(&Example, &Example)> = chosen.into_iter().zip(&rejected).collect();
         let reference = self.reference.as_ref();
-        let totals = preference_pass(student, reference, &self.loss, &pairs, lm_weight, work)?;
+        let models = Models {
+            student,
+            reference,
+            vocabulary: self.vocabulary,
+        };
+        let totals = preference_pass(models, &self.loss, &pairs, lm_weight, work)?;
         let (mut lm, mut lm_tokens) = (totals.lm / chosen_tokens.max(1) as f64, 0);
         if !on_chosen {
             let weight = self.form.lm_weight;
@@ -294,6 +303,7 @@ pub(super) mod testing {
             },
             reference: form.loss.needs_reference().then_some(teacher),
             form,
+            vocabulary: 24,
             source,
             texts: Vec::new(),
         })

@@ -24,7 +24,9 @@ pub(crate) struct PairTotals {
     chosen_reward: f64,
     rejected_reward: f64,
     accuracy: f64,
-    /// Log-ratio to the teacher a token, of chosen and of rejected responses.
+    /// log q a token, and its ratio to the teacher's, of chosen and of rejected responses.
+    chosen_log_q: f64,
+    rejected_log_q: f64,
     chosen_log_ratio: f64,
     rejected_log_ratio: f64,
     /// −log q of all chosen tokens.
@@ -39,6 +41,8 @@ impl PairTotals {
         self.rejected_reward += value.rejected_reward;
         self.accuracy += f64::from(u8::from(value.margin > 0.0));
         let a_token = |sum: f64, tokens: usize| sum / tokens.max(1) as f64;
+        self.chosen_log_q += a_token(pair.student_chosen, pair.chosen_tokens);
+        self.rejected_log_q += a_token(pair.student_rejected, pair.rejected_tokens);
         self.chosen_log_ratio += a_token(
             pair.student_chosen - pair.teacher_chosen,
             pair.chosen_tokens,
@@ -60,6 +64,8 @@ impl PairTotals {
             ("reward_chosen", mean(self.chosen_reward)),
             ("reward_rejected", mean(self.rejected_reward)),
             ("preference_accuracy", mean(self.accuracy)),
+            ("log_q_chosen", mean(self.chosen_log_q)),
+            ("log_q_rejected", mean(self.rejected_log_q)),
         ];
         if teacher {
             terms.push(("log_ratio_chosen", mean(self.chosen_log_ratio)));
@@ -69,11 +75,21 @@ impl PairTotals {
     }
 }
 
+/// Who takes part.
+#[derive(Clone, Copy)]
+pub(crate) struct Models<'a> {
+    /// Tracked.
+    pub(crate) student: &'a Llama,
+    /// Reference of the loss, if it has one.
+    pub(crate) reference: Option<&'a Teacher>,
+    /// Leading ids that student and teacher share.
+    pub(crate) vocabulary: usize,
+}
+
 /// Adds the gradient of the mean loss over the pairs, plus `lm_weight` a token times −log q of the
 /// chosen responses.
 pub(crate) fn preference_pass(
-    student: &Llama,
-    teacher: Option<&Teacher>,
+    models: Models<'_>,
     loss: &PreferenceLoss,
     pairs: &[(&Example, &Example)],
     lm_weight: f64,
@@ -89,7 +105,9 @@ pub(crate) fn preference_pass(
             pairs: pairs.len(),
             lm_weight,
         };
-        micro_batch.add(student, teacher, loss, &mut totals, work)?;
+        if !micro_batch.batch.predict.is_empty() {
+            micro_batch.add(models, loss, &mut totals, work)?;
+        }
     }
     Ok(totals)
 }
@@ -104,15 +122,18 @@ struct MicroBatch {
 impl MicroBatch {
     fn add(
         &self,
-        student: &Llama,
-        teacher: Option<&Teacher>,
+        models: Models<'_>,
         loss: &PreferenceLoss,
         totals: &mut PairTotals,
         work: &mut Work,
     ) -> Result<()> {
         let batch = &self.batch;
-        let head = teacher.map(|teacher| work.phases.time("teacher", || teacher.head(batch)));
-        let vocabulary = teacher.map_or(student.config().vocabulary, |t| t.vocabulary);
+        let Models {
+            student,
+            reference,
+            vocabulary,
+        } = models;
+        let head = reference.map(|teacher| work.phases.time("teacher", || teacher.head(batch)));
         let hidden = work.phases.time("student_forward", || {
             embedding(student.hidden(tokens(batch)), &batch.predict)
         });

@@ -74,8 +74,11 @@ impl RowObjective for DpkdTokenLoss {
                 }
             }
             let slope = ((1.0 - self.ce_weight) * slope) as f32;
-            student[chosen] += slope;
-            student[rejected] -= slope;
+            // Added and taken away at one token, rounding would leave a trace of it.
+            if chosen != rejected {
+                student[chosen] += slope;
+                student[rejected] -= slope;
+            }
         }
         let agree = f64::from(u8::from(chosen == rejected));
         let loss = self.ce_weight * ce + (1.0 - self.ce_weight) * preference;
