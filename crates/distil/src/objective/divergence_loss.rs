@@ -85,9 +85,9 @@ impl RowObjective for DivergenceLoss {
         };
         let (value, sum_h) = match self.term.divergence {
             Divergence::ForwardKl => rows.forward(),
-            Divergence::Jsd { jsd_beta } if jsd_beta == 0.0 => rows.forward(),
+            Divergence::Jsd { jsd_beta: 0.0 } => rows.forward(),
             Divergence::ReverseKl => rows.weighted(0.0, 1.0),
-            Divergence::Jsd { jsd_beta } if jsd_beta == 1.0 => rows.weighted(0.0, 1.0),
+            Divergence::Jsd { jsd_beta: 1.0 } => rows.weighted(0.0, 1.0),
             Divergence::SymmetricKl { symmetric_share } => {
                 let share = symmetric_share as f32;
                 rows.weighted(1.0 - share, share)
