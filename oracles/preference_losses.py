@@ -106,7 +106,7 @@ def main():
                                     beta=0.5, label_smoothing=smoothing))
         tokens.append(positions(student, (gap - 1 / (2 * 0.5)) ** 2, token_loss="ipo", reference=reference, beta=0.5))
 
-    soft = [positions(student, -w * pick(log_q, targets) - (1 - w) * (log_p.exp() * log_q).sum(-1), ce_weight=w)
+    soft = [positions(student, -w * pick(log_q, targets) - (1 - w) * (log_p.exp() * log_q).sum(-1), ce_share=w)
             for w in (0.0, 0.3, 1.0)]
     write_json(arguments.out, {
         "made_by": f"oracles/preference_losses.py --seed {arguments.seed}; torch {torch.__version__.split('+')[0]}",

@@ -87,6 +87,7 @@ impl Progress {
     pub(crate) fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Note(text) => self.note(text),
+            Event::Warning(text) => self.warn(text),
             Event::Progress { what, done, total } => self.at(what, done, total),
             Event::Step(line) => self.step(line),
             Event::Evaluated { step, metrics } => {

@@ -77,6 +77,12 @@ pub enum Error {
         /// What the user can do.
         fix: String,
     },
+    /// A model that was asked to generate has weights that make no numbers.
+    #[error(
+        "the model's logits are not numbers; its weights are damaged, or training made it diverge: \
+         check where they come from"
+    )]
+    Logits,
     /// Training produced a value that is not finite.
     #[error(
         "step {step}: {term} is not finite (rows {rows:?}); lower train.learning_rate, or look at these rows"

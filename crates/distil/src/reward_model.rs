@@ -12,7 +12,7 @@ use distil_model::Llama;
 use distil_model::prune::evenly_spaced;
 
 use crate::config::Train;
-use crate::data::batch::{PackedBatch, micro_batches, pack};
+use crate::data::batch::{micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::Result;
 use crate::method::network_file;
@@ -72,7 +72,7 @@ impl RewardModel {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let mut rewards = Vec::with_capacity(texts.len());
         for range in micro_batches(&lengths, max_tokens) {
-            let hidden = to_host(last_hidden(&trunk, &pack(&texts[range])));
+            let hidden = to_host(last_hidden(&trunk, &texts[range]));
             let rows = hidden.chunks_exact(trunk.config().width);
             rewards.extend(rows.map(|h| self.bound * preactivation(h, &head).tanh()));
         }
@@ -89,7 +89,7 @@ impl RewardModel {
         let mut gradients = Gradients::default();
         let mut of_head = vec![0.0f32; width + 1];
         for range in micro_batches(&lengths, max_tokens) {
-            let hidden = last_hidden(&self.trunk, &pack(&texts[range.clone()]));
+            let hidden = last_hidden(&self.trunk, &texts[range.clone()]);
             let values = to_host(hidden.clone().inner());
             let mut of_hidden = Vec::with_capacity(values.len());
             for (h, slope) in values.chunks_exact(width).zip(&slopes[range]) {
@@ -174,9 +174,23 @@ impl RewardModel {
 }
 
 /// Hidden states of each text's last token, [texts, width].
-fn last_hidden(trunk: &Llama, batch: &PackedBatch) -> Tensor<2> {
-    let last: Vec<u32> = batch.segments.iter().map(|s| s.end as u32 - 1).collect();
-    embedding(trunk.hidden(tokens(batch)), &last)
+fn last_hidden(trunk: &Llama, texts: &[&Example]) -> Tensor<2> {
+    // A packed batch leaves out each sequence's last token, which predicts nothing. Here it is what
+    // tells an answer that ended from one that was cut off: a token behind it is left out instead.
+    let whole: Vec<Example> = texts
+        .iter()
+        .map(|text| Example {
+            response: text.response.iter().copied().chain([0]).collect(),
+            ..(*text).clone()
+        })
+        .collect();
+    let batch = pack(&whole.iter().collect::<Vec<_>>());
+    let last: Vec<u32> = batch
+        .segments
+        .iter()
+        .map(|segment| (segment.end as u32).saturating_sub(1))
+        .collect();
+    embedding(trunk.hidden(tokens(&batch)), &last)
 }
 
 /// w · h + b.
@@ -332,7 +346,7 @@ mod tests {
         let norm_of = |model: &RewardModel| {
             let (_, slopes) = preference(&model.rewards(&texts, 1000));
             let (trunk, weights) = (model.trunk.frozen(), to_host(model.head.clone()));
-            let hidden = to_host(last_hidden(&trunk, &pack(&texts)));
+            let hidden = to_host(last_hidden(&trunk, &texts));
             let mut gradient = vec![0.0; weights.len()];
             for (h, slope) in hidden.chunks_exact(16).zip(slopes) {
                 let squashed = preactivation(h, &weights).tanh();

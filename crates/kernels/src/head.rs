@@ -22,9 +22,38 @@ use crate::matmul::{Into, Matrix, Threads, matmul};
 /// Logits a chunk may hold (32 MiB of f32).
 const CHUNK_LOGITS: usize = 8 << 20;
 
+/// What an objective says of one row, or the sums over several.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowTerms {
+    /// The loss first, then its terms and whatever else is worth a mean, in nats.
+    pub values: [f64; 4],
+    /// Of each value that is a term of the loss: ‖∂ its part of the loss / ∂ logits‖², where a
+    /// gradient was asked for; else 0.
+    pub squares: [f64; 4],
+}
+
+impl RowTerms {
+    /// Values without squares.
+    pub fn of(values: [f64; 4]) -> Self {
+        Self {
+            values,
+            squares: [0.0; 4],
+        }
+    }
+}
+
+impl std::ops::AddAssign for RowTerms {
+    fn add_assign(&mut self, other: Self) {
+        let sums = self.values.iter_mut().chain(&mut self.squares);
+        for (sum, part) in sums.zip(other.values.iter().chain(&other.squares)) {
+            *sum += part;
+        }
+    }
+}
+
 /// A loss on the logits of one position.
 pub trait RowObjective: Sync {
-    /// The terms of row `row`, the loss first, in nats.
+    /// The terms of row `row`.
     ///
     /// `student` holds the logits; where `gradient` is set they are overwritten by
     /// d loss / d logits. `teacher` holds the teacher's logits of the same position if a teacher
@@ -35,7 +64,7 @@ pub trait RowObjective: Sync {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4];
+    ) -> RowTerms;
 }
 
 /// The teacher's side of the head: its hidden states at the same positions, and its weights.
@@ -50,8 +79,8 @@ pub struct TeacherHead {
 /// What one pass over the head gives.
 #[derive(Debug)]
 pub struct HeadPass {
-    /// Sums of the objective's terms over the rows, the loss first (not scaled).
-    pub terms: [f64; 4],
+    /// Sums of the objective's terms over the rows (not scaled).
+    pub terms: RowTerms,
     /// `scale` · d loss / d hidden, [rows, width], if gradients were asked.
     pub d_hidden: Option<Tensor<2>>,
     /// `scale` · d loss / d weight, [vocabulary, width], if gradients were asked.
@@ -79,14 +108,14 @@ pub fn head_pass(
     let student = Side::new(hidden, weight, vocabulary);
     let teacher = teacher.map(|t| Side::new(t.hidden.clone(), t.weight.clone(), vocabulary));
     let mut sink = gradient.then(|| GradientSink::new(&student, rows, width, weight_rows));
-    let mut terms = [0.0; 4];
+    let mut terms = RowTerms::default();
     for_chunks(
         &student,
         teacher.as_ref(),
         rows,
         vocabulary,
         |first, logits, teacher| {
-            let values: Vec<[f64; 4]> = zip_rows(logits, teacher, vocabulary, |index, s, t| {
+            let values: Vec<RowTerms> = zip_rows(logits, teacher, vocabulary, |index, s, t| {
                 let row_terms = objective.row(first + index, s, t, gradient);
                 if gradient && scale != 1.0 {
                     for x in s {
@@ -96,9 +125,7 @@ pub fn head_pass(
                 row_terms
             });
             for value in values {
-                for (total, part) in terms.iter_mut().zip(value) {
-                    *total += part;
-                }
+                terms += value;
             }
             if let Some(sink) = &mut sink {
                 sink.add(&student, first, logits, vocabulary);
@@ -406,7 +433,8 @@ impl HostKernel for Attached {
 /// Weighted cross-entropy against given tokens: Σ wᵢ · (−log softmax(zᵢ)(targetᵢ)).
 ///
 /// Weights of one make it maximum likelihood; the derivatives of any loss on sequence
-/// log-probabilities make it that loss's gradient. Terms: weighted sum, plain sum.
+/// log-probabilities make it that loss's gradient. Terms: weighted sum, plain sum; the square of the
+/// gradient stands with the second.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
     /// The token of each row.
@@ -422,7 +450,7 @@ impl RowObjective for CrossEntropy {
         student: &mut [f32],
         _teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let target = self.targets[row] as usize;
         let weight = self.weights.as_ref().map_or(1.0, |weights| weights[row]);
         let lse = crate::math::log_sum_exp(student);
@@ -436,7 +464,14 @@ impl RowObjective for CrossEntropy {
                 }
             }
         }
-        [f64::from(weight) * value, value, 0.0, 0.0]
+        let square = match gradient {
+            true => f64::from(crate::math::sum_of(student, |x| x * x)),
+            false => 0.0,
+        };
+        RowTerms {
+            values: [f64::from(weight) * value, value, 0.0, 0.0],
+            squares: [0.0, square, 0.0, 0.0],
+        }
     }
 }
 
@@ -458,8 +493,8 @@ mod tests {
         let pass = head_pass(h, w, None, 9, &objective, 0.5, true);
         let (dh, dw) = (pass.d_hidden.unwrap(), pass.d_weight.unwrap());
         match hidden.is_autodiff() {
-            true => attach_gradients(hidden, weight, 0.5 * pass.terms[0] as f32, dh, dw),
-            false => Tensor::from_floats([0.5 * pass.terms[0] as f32], &hidden.device()),
+            true => attach_gradients(hidden, weight, 0.5 * pass.terms.values[0] as f32, dh, dw),
+            false => Tensor::from_floats([0.5 * pass.terms.values[0] as f32], &hidden.device()),
         }
     }
 

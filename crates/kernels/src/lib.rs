@@ -25,7 +25,8 @@ pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use attention::{Heads, KvCache, attention};
 pub use embedding::embedding;
 pub use head::{
-    CrossEntropy, HeadPass, RowObjective, TeacherHead, attach_gradients, head_pass, head_rows,
+    CrossEntropy, HeadPass, RowObjective, RowTerms, TeacherHead, attach_gradients, head_pass,
+    head_rows,
 };
 pub use host::{force_portable, to_host};
 pub use linear::linear;

@@ -182,7 +182,7 @@ fn gradients_equal_torch_and_reach_every_parameter() {
         };
         let vocabulary = network.config().vocabulary;
         let pass = head_pass(plain, head, None, vocabulary, &objective, scale, true);
-        let loss = pass.terms[0] as f32 * scale;
+        let loss = pass.terms.values[0] as f32 * scale;
         assert!(
             (loss - golden["loss"].as_f64().unwrap() as f32).abs() < 1e-4,
             "{name}: {loss}"

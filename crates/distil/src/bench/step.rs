@@ -89,7 +89,8 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
     for number in 0..=case.steps {
         let mut work = StepWork {
             gradients: Gradients::default(),
-            steps: case.steps,
+            progress: 0.0,
+            logit_squares: std::collections::BTreeMap::new(),
             micro_batch_tokens: SETTINGS.micro_batch_tokens,
             step: number + 1,
             seed: 0,

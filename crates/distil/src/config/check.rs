@@ -333,7 +333,7 @@ mod tests {
             &["did you mean \"cosine\"?"],
         );
         refused(
-            "[method]\nname = \"dpkd\"\nce_weight = 0.1\nform = \"tokn\"\n",
+            "[method]\nname = \"dpkd\"\nce_share = 0.1\nform = \"tokn\"\n",
             &["run.toml:4: method.form", "did you mean \"token\"?"],
         );
         refused(

@@ -207,7 +207,7 @@ pub(crate) const METHODS: &[&str] = &[
 
 /// Methods that draw responses.
 const SAMPLING: Owner = Owner::Of(&[
-    "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
+    "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
 ]);
 
 /// Methods that minimise a divergence at every position.
@@ -341,6 +341,8 @@ pub const KEYS: &[Key] = &[
         "T: divides the logits of teacher and student inside the divergence, which is multiplied by T²."),
     key("method.ce_share", DIVERGING, closed(0.0, 1.0), Value("0.0"),
         "Share of cross-entropy against the response's tokens: loss = (1 − ce_share)·T²·D + ce_share·CE."),
+    key("method.responses", Of(&["kd"]), Kind::Choice(&["data", "teacher"]), Value("\"data\""),
+        "Whose text the divergence is measured on: the data's responses, or samples of the teacher, drawn once and kept in the run's folder."),
     key("method.student_share", Of(&["gkd"]), closed(0.0, 1.0), Value("0.5"),
         "λ: probability that a batch consists of the student's own responses instead of the data's; 1 is fully on-policy (arXiv 2306.13649)."),
     key("method.threshold_step", Of(&["distillm"]), closed(0.0, 1.0), Value("0.1"),
@@ -377,10 +379,10 @@ pub const KEYS: &[Key] = &[
         "Divide each sequence's log-ratio by its length in tokens (eq. 9); `false` is eq. 8."),
     key("method.length_normalize", Of(&["minillm"]), Kind::Switch, Value("true"),
         "Divide the long-term return by the number of its steps."),
-    key("method.ce_weight", Of(&["dpkd"]), closed(0.0, 1.0), Value("0.5"),
-        "Of the token form: loss = ce_weight·CE + (1 − ce_weight)·L_kd. It is 1 − k with the released code's `kd_ratio` k, 0.5 there."),
+    key("method.ce_share", Of(&["dpkd"]), closed(0.0, 1.0), Value("0.5"),
+        "Of the token form: loss = ce_share·CE + (1 − ce_share)·L_kd. It is 1 − k with the released code's `kd_ratio` k, 0.5 there."),
     key("method.corpus_weight", Of(&["dpkd"]), closed(0.0, 1000.0), Value("0.0"),
-        "Of the token form: c of c·[ce_weight·CE + (1 − ce_weight)·CE to the teacher] on `data.corpus`, 0.5 in the released code (`lm_coef`); 0 leaves it out."),
+        "Of the token form: c of c·[ce_share·CE + (1 − ce_share)·CE to the teacher] on `data.corpus`, 0.5 in the released code (`lm_coef`); 0 leaves it out."),
     key("method.value", Of(&["llmr"]), Kind::Choice(&["max", "expected", "soft"]), Value("\"max\""),
         "Value of the next state in the reward r = q(s, a) − V(s'): the largest q, the teacher's expectation, or log Σ exp q (arXiv 2409.12500)."),
     key("method.templates", Of(&["llmr"]), Kind::Templates, Value("[]"),
@@ -420,17 +422,17 @@ pub const KEYS: &[Key] = &[
     key("method.reward_learning_rate", Of(&["pbkd"]), above(0.0, 1.0), Value("5e-5"),
         "Learning rate of the reward model (AdamW)."),
     key("method.fit_steps", Of(&["pbkd"]), whole(1, MANY), Value("20"),
-        "Steps of maximum likelihood before the game, and again after every addition of pairs."),
+        "Steps of maximum likelihood before the game, and again after every addition of pairs; as many again, up to four times, while the likelihood rises by more than 0.005 nats a pair."),
     key("method.reward_steps", Of(&["pbkd"]), whole(0, 1000), Value("1"),
         "Reward steps for each step of the student."),
-    key("method.zeta", Of(&["pbkd"]), closed(0.0, 1e6), Value("0.05"),
-        "ζ: the confidence set holds the reward models whose log-likelihood is at most this far below the best one's, in nats a pair."),
+    key("method.zeta", Of(&["pbkd"]), closed(0.0, 1e6), Value("2.0"),
+        "ζ: the confidence set holds the reward models whose log-likelihood of all pairs together is at most this far below the best one's, in nats; ζ/|D| a pair, so that the set shrinks as pairs are added."),
     key("method.dual_start", Of(&["pbkd"]), closed(0.0, 1e6), Value("1.0"),
         "The dual variable that keeps the reward model in the confidence set, at the start."),
     key("method.dual_learning_rate", Of(&["pbkd"]), closed(0.0, 1e6), Value("1.0"),
         "Step size of the dual variable; 0 keeps it fixed, a plain penalty."),
     key("method.baseline", Of(&["pbkd"]), Kind::Choice(&["none", "batch_mean", "teacher"]), Value("\"batch_mean\""),
-        "What is subtracted from a response's reward: nothing, the batch's mean, or the reward of the teacher's sample of the same prompt."),
+        "What is subtracted from a response's reward: nothing, the mean of the batch's other responses, or the reward of the teacher's sample of the same prompt."),
     key("method.kl_weight", Of(&["pbkd"]), closed(0.0, 1000.0), Value("0.0"),
         "Weight of the reverse KL to the teacher at the positions of the student's samples."),
     key("method.q_layers", Of(&["mm_pbkd"]), whole(1, 10_000), Value("4"),

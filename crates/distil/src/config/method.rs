@@ -119,6 +119,19 @@ pub struct Kd {
     /// What is minimised.
     #[serde(flatten)]
     pub term: DivergenceTerm,
+    /// On which text.
+    #[serde(flatten)]
+    pub responses: Responses,
+}
+
+/// Whose responses a divergence is measured on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "responses", rename_all = "lowercase")]
+pub enum Responses {
+    /// The data's.
+    Data,
+    /// The teacher's samples, drawn once and kept.
+    Teacher(Rollout),
 }
 
 /// loss = CE(teacher samples).
@@ -275,7 +288,7 @@ pub enum Pairs {
     Data,
 }
 
-/// loss = ce_weight·CE(data) + (1 − ce_weight)·L_kd + corpus_weight·[…].
+/// loss = ce_share·CE(data) + (1 − ce_share)·L_kd + corpus_weight·[…].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DpkdToken {
     /// The loss on Δ.
@@ -284,8 +297,8 @@ pub struct DpkdToken {
     /// Reference of Δ.
     pub reference: Reference,
     /// Share of cross-entropy on the data, in [0, 1].
-    pub ce_weight: f64,
-    /// Weight c of c·[ce_weight·CE(corpus) + (1 − ce_weight)·CE_soft(corpus)]; 0 leaves it out.
+    pub ce_share: f64,
+    /// Weight c of c·[ce_share·CE(corpus) + (1 − ce_share)·CE_soft(corpus)]; 0 leaves it out.
     pub corpus_weight: f64,
 }
 
@@ -393,7 +406,8 @@ pub struct Pbkd {
     pub fit_steps: usize,
     /// Reward steps for each step of the student.
     pub reward_steps: usize,
-    /// ζ: how much less likely than the best reward model, in nats a pair, a plausible one may be.
+    /// ζ: how much less likely than the best reward model, in nats over all pairs, a plausible one
+    /// may be.
     pub zeta: f64,
     /// Dual variable at the start.
     pub dual_start: f64,
@@ -540,7 +554,11 @@ impl Method {
     /// How the method samples, if it does.
     pub fn rollout(&self) -> Option<&Rollout> {
         match self {
-            Self::Sft | Self::Kd(_) => None,
+            Self::Sft => None,
+            Self::Kd(settings) => match &settings.responses {
+                Responses::Data => None,
+                Responses::Teacher(rollout) => Some(rollout),
+            },
             Self::SeqKd(settings) => Some(&settings.rollout),
             Self::Gkd(settings) => Some(&settings.rollout),
             Self::DistiLlm(settings) => Some(&settings.rollout),
@@ -560,26 +578,30 @@ impl Method {
 
     /// Whether the student answers prompts in every step.
     pub fn samples_student(&self) -> bool {
-        self.rollout().is_some() && !matches!(self, Self::SeqKd(_))
+        self.rollout().is_some() && !matches!(self, Self::SeqKd(_) | Self::Kd(_))
     }
 
     /// Responses that the teacher gives to every prompt before the first step.
     pub fn teacher_answers(&self) -> usize {
         match self {
             Self::SeqKd(settings) => settings.samples_per_prompt,
-            Self::Dpkd(_) | Self::Pbkd(_) | Self::MmPbkd(_) if self.rollout().is_some() => 1,
+            Self::Kd(_) | Self::Dpkd(_) | Self::Pbkd(_) | Self::MmPbkd(_)
+                if self.rollout().is_some() =>
+            {
+                1
+            }
             _ => 0,
         }
     }
 
-    /// Text of the language-modelling term, where the method has one.
+    /// Text of the language-modelling term, where the method has one that weighs anything.
     pub fn lm_source(&self) -> Option<LmSource> {
         match self {
-            Self::MiniLlm(settings) => Some(settings.lm_source),
+            Self::MiniLlm(settings) if settings.lm_weight > 0.0 => Some(settings.lm_source),
             Self::Dpkd(Dpkd {
                 form: DpkdForm::Sequence(sequence),
                 ..
-            }) => Some(sequence.lm_source),
+            }) if sequence.lm_weight > 0.0 => Some(sequence.lm_source),
             Self::Dpkd(Dpkd {
                 form: DpkdForm::Token(token),
                 ..
@@ -591,7 +613,8 @@ impl Method {
     /// Whether the method learns from the rows' own responses.
     pub fn reads_responses(&self) -> bool {
         match self {
-            Self::Sft | Self::Kd(_) | Self::Gkd(_) | Self::DistiLlm(_) => true,
+            Self::Sft | Self::Gkd(_) | Self::DistiLlm(_) => true,
+            Self::Kd(settings) => settings.responses == Responses::Data,
             Self::Dpkd(Dpkd {
                 form: DpkdForm::Token(_),
                 ..
@@ -604,6 +627,7 @@ impl Method {
     pub fn reads_prompts(&self) -> bool {
         match self {
             Self::SeqKd(_) | Self::MiniLlm(_) | Self::Llmr(_) | Self::MmPbkd(_) => true,
+            Self::Kd(settings) => settings.responses != Responses::Data,
             Self::Pbkd(_) | Self::Dpkd(_) => self.rollout().is_some() && !self.reads_pairs(),
             _ => false,
         }

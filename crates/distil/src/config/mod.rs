@@ -33,8 +33,8 @@ pub use keys::{Interval, KEYS, Key, Kind, Owner, Preset, TABLES};
 pub use method::{
     Baseline, DistiLlm, Divergence, DivergenceTerm, Dpkd, DpkdForm, DpkdSequence, DpkdToken, Gkd,
     JudgeKind, JudgeSettings, Kd, Llmr, LmSource, Method, MiniLlm, MmPbkd, PairSource, Pairs, Pbkd,
-    PbkdMode, PreferenceKind, Reference, RewardBaseline, Rollout, Sampling, SeqKd, StateValue,
-    TokenLoss, Unfinished,
+    PbkdMode, PreferenceKind, Reference, Responses, RewardBaseline, Rollout, Sampling, SeqKd,
+    StateValue, TokenLoss, Unfinished,
 };
 pub use models::{Prune, Student, Teacher};
 pub use reference::{reference, reference_of};

@@ -76,7 +76,7 @@ fn samples() -> Vec<Config> {
     vec![
         parse(SMALL, &[]).unwrap(),
         parse(SMALL, &full).unwrap(),
-        parse(SMALL, &["method.form=token", "method.ce_weight=0.25", "student.prune.keep=[0, 3, 29]"]).unwrap(),
+        parse(SMALL, &["method.form=token", "method.ce_share=0.25", "student.prune.keep=[0, 3, 29]"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", ce_share=0.5, divergence_temperature=2}", "train.epochs=0.1"]).unwrap(),
         parse(SMALL, &["method={name=\"seqkd\", samples_per_prompt=4, temperature=0.5, top_k=1, top_p=0.5}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"symmetric_kl\", symmetric_share=0.9}"]).unwrap(),
@@ -227,9 +227,9 @@ fn paths_of_the_file_start_at_its_folder_and_those_of_overrides_at_the_current_o
 #[test]
 fn keys_without_effect_in_the_chosen_combination_are_refused_by_name() {
     refused(
-        &["method.ce_weight=0.1"],
+        &["method.ce_share=0.1"],
         &[
-            "--set method.ce_weight=0.1: method.ce_weight: has no effect with name = \"dpkd\", \
+            "--set method.ce_share=0.1: method.ce_share: has no effect with name = \"dpkd\", \
              form = \"sequence\", loss = \"dpkd\", pairs = \"samples\"",
             "remove it; with these, [method] has",
         ],

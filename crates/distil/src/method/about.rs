@@ -103,7 +103,7 @@ pub const ABOUT: &[About] = &[
                   loss = \"dpo\" without the lengths; \"ipo\": (Δ − 1/(2·ipo_tau))²; \"cpo\": no p, and −log q(y_t);\n  \
                   \"simpo\": no p, and simpo_gamma taken off the margin;\n  \
                   L_pt = cross-entropy on the text that lm_source names\n\
-                  form = \"token\": loss = ce_weight · CE(data) + (1 − ce_weight) · mean −log σ( β · Δ(s_t) ),\n  \
+                  form = \"token\": loss = ce_share · CE(data) + (1 − ce_share) · mean −log σ( β · Δ(s_t) ),\n  \
                   Δ(s) = log q(a_p|s)/q(a_q|s) − log p(a_p|s)/p(a_q|s),  a_p, a_q the likeliest tokens of p and q",
         when: "When the student already answers sensibly (after sft, kd, or pruning) and its answers \
                are to become more like the teacher's: it is corrected on what it says itself. \

@@ -2,7 +2,7 @@
 //! responses or the student's own as an adaptive threshold φ decides.
 //!
 //! φ starts at 0 and rises by `threshold_step`, up to 1, whenever the validation loss exceeds the
-//! one before by more than `threshold_tolerance`. With r uniform in [0, 1) in every step t of N:
+//! one before by more than `threshold_tolerance`. With r uniform in [0, 1) at a share t/N of the run:
 //!   r < φ·(1 − t/N): fresh responses of the student, which also go into a replay buffer;
 //!   r < φ: responses from the buffer (fresh ones while it is empty);
 //!   else: the data's responses.
@@ -20,6 +20,7 @@ use super::{Method, StepReport, Work};
 use crate::config::DistiLlm;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
+use crate::objective::look::{on_given_text, on_samples};
 use crate::rollout::on_policy::{Answers, OnPolicy};
 use crate::rollout::uniform_of;
 
@@ -126,9 +127,8 @@ impl Method for DistiLlmMethod {
     }
 
     fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
-        let progress = (work.step - 1) as f64 / work.steps.max(1) as f64;
         let r = uniform_of(work.seed, work.step, b"distillm");
-        let source = self.state.source(r, progress);
+        let source = self.state.source(r, work.progress);
         let mut diagnostics = Vec::new();
         let own: Vec<Example> = match source {
             Source::Data => Vec::new(),
@@ -147,7 +147,7 @@ impl Method for DistiLlmMethod {
         };
         let teacher = Some(&self.teacher);
         let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
-        let mut report = position_report(&totals, TERMS);
+        let mut report = position_report(&totals, TERMS, work);
         let is = |wanted| f64::from(u8::from(source == wanted));
         report.terms.extend([
             ("threshold", self.state.threshold),
@@ -155,6 +155,10 @@ impl Method for DistiLlmMethod {
             ("replayed", is(Source::Replay)),
         ]);
         report.terms.extend(diagnostics);
+        report.terms.extend(match source {
+            Source::Fresh => on_samples(&totals.looks, &vec![1.0; totals.looks.len()]),
+            Source::Data | Source::Replay => on_given_text(&totals.looks),
+        });
         Ok(report)
     }
 

@@ -9,7 +9,7 @@
 //! [`crate::objective::PreferenceLoss`], the pairs the data's own.
 //!
 //! Token form, as the released code computes it: see [`crate::objective::DpkdTokenLoss`]; with
-//! `corpus_weight` c and ce_weight w, plus c · [w · CE(corpus) + (1−w) · KL(p‖q)(corpus)]. (The code
+//! `corpus_weight` c and ce_share w, plus c · [w · CE(corpus) + (1−w) · KL(p‖q)(corpus)]. (The code
 //! has the cross-entropy to p instead of the KL: the same gradient, and a value larger by p's
 //! entropy.)
 
@@ -18,16 +18,17 @@ use std::sync::Arc;
 use distil_model::Llama;
 
 use super::kd;
+use super::kept_samples::{Whose, kept_samples};
 use super::language_modelling::{lm_pass, texts_of_step};
 use super::pass::{MakeObjective, Teacher, predicted, token_pass};
 use super::preference_pass::{Models, preference_pass};
-use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{
     Divergence, DivergenceTerm, Dpkd, DpkdForm, DpkdSequence, DpkdToken, LmSource, Pairs,
 };
 use crate::data::example::{Example, PairExample};
 use crate::error::Result;
+use crate::objective::look::{on_given_text, on_samples};
 use crate::objective::{DpkdTokenLoss, PreferenceLoss};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 
@@ -53,7 +54,14 @@ pub(crate) fn prepare(
     let reference = teacher.filter(|_| form.loss.needs_reference());
     let source = match (&form.pairs, &material.teacher) {
         (Pairs::Samples(rollout), Some(model)) => {
-            let samples = teacher_samples(model, &material.prompts, 1, *rollout, preparation)?;
+            let samples = kept_samples(
+                Whose::Teacher,
+                model,
+                &material.prompts,
+                1,
+                *rollout,
+                preparation,
+            )?;
             let Some(chosen) = samples else {
                 return Ok(None);
             };
@@ -90,21 +98,21 @@ fn token_form(
     examples: Vec<Example>,
     corpus: Vec<Example>,
 ) -> TokenForm {
-    let (loss, reference, ce_weight) = (form.loss, form.reference, form.ce_weight);
+    let (loss, reference, ce_share) = (form.loss, form.reference, form.ce_share);
     TokenForm {
         objective: Box::new(move |batch| {
             Box::new(DpkdTokenLoss {
                 beta,
                 loss,
                 reference,
-                ce_weight,
+                ce_share,
                 targets: Arc::from(&batch.target_ids[..]),
             })
         }),
         on_corpus: kd::objective(DivergenceTerm {
             divergence: Divergence::ForwardKl,
             divergence_temperature: 1.0,
-            ce_share: ce_weight,
+            ce_share,
         }),
         form,
         teacher,
@@ -145,6 +153,9 @@ impl Method for TokenForm {
             ],
             tokens: totals.tokens,
         };
+        report.terms.extend(on_given_text(&totals.looks));
+        work.logit_gradient("preference", totals.terms.squares[1]);
+        work.logit_gradient("cross_entropy", totals.terms.squares[2]);
         let weight = self.form.corpus_weight;
         let texts = texts_of_step(&self.corpus, rows.len(), work);
         if weight > 0.0 && !texts.is_empty() {
@@ -152,6 +163,8 @@ impl Method for TokenForm {
             report.loss += weight * totals.mean(0);
             report.tokens += totals.tokens;
             report.terms.push(("corpus", totals.mean(0)));
+            let [_, divergence, cross_entropy, _] = totals.terms.squares;
+            work.logit_gradient("corpus", divergence + cross_entropy);
         }
         Ok(report)
     }
@@ -257,6 +270,10 @@ impl Method for SequenceForm {
         }
         let count = rows.len().max(1) as f64;
         let mut terms = totals.terms(rows.len(), reference.is_some());
+        terms.extend(match &self.source {
+            Source::Samples { .. } => on_samples(&totals.looks, &vec![1.0; totals.looks.len()]),
+            Source::Data(_) => on_given_text(&totals.looks),
+        });
         terms.push(("language_modelling", lm));
         terms.push(("chosen_tokens", chosen_tokens as f64 / count));
         terms.push(("rejected_tokens", rejected_tokens as f64 / count));

@@ -12,6 +12,7 @@ use super::{Method, StepReport, Work};
 use crate::config::Gkd;
 use crate::data::example::Example;
 use crate::error::Result;
+use crate::objective::look::{on_given_text, on_samples};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 use crate::rollout::uniform_of;
 
@@ -64,8 +65,9 @@ impl Method for GkdMethod {
         if !on_policy {
             let data: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
             let totals = token_pass(student, teacher, &data, 1.0, &self.objective, work)?;
-            let mut report = position_report(&totals, TERMS);
+            let mut report = position_report(&totals, TERMS, work);
             report.terms.push(("on_policy", 0.0));
+            report.terms.extend(on_given_text(&totals.looks));
             return Ok(report);
         }
         let answers = self
@@ -73,9 +75,11 @@ impl Method for GkdMethod {
             .answer(student, &asks(&self.examples, rows), work)?;
         let own: Vec<&Example> = answers.examples.iter().collect();
         let totals = token_pass(student, teacher, &own, 1.0, &self.objective, work)?;
-        let mut report = position_report(&totals, TERMS);
+        let mut report = position_report(&totals, TERMS, work);
         report.terms.push(("on_policy", 1.0));
         report.terms.extend(answers.diagnostics());
+        let own_policy = vec![1.0; totals.looks.len()];
+        report.terms.extend(on_samples(&totals.looks, &own_policy));
         Ok(report)
     }
 }

@@ -9,7 +9,7 @@ use distil_model::Tokenizer;
 
 use super::Material;
 use crate::config::{JudgeKind, JudgeSettings};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::rouge::{Stemming, rouge_l_best};
 use crate::objective::sigmoid;
 
@@ -23,14 +23,38 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(settings: &JudgeSettings, material: &Material, seed: u64) -> Self {
+    /// # Errors
+    /// The judge compares with references and no prompt has one.
+    pub(super) fn new(settings: &JudgeSettings, material: &Material, seed: u64) -> Result<Self> {
         let reads = settings.judge == JudgeKind::RougeL;
-        let references = || material.prompts.iter().map(|p| p.references.clone());
-        Self {
+        let references: Vec<Vec<String>> = material
+            .prompts
+            .iter()
+            .map(|prompt| prompt.references.clone())
+            .collect();
+        if reads && references.iter().all(Vec::is_empty) {
+            return Err(Error::Mismatch {
+                what: "method.judge = \"rouge_l\" compares with the data's responses, and no row \
+                       has one"
+                    .into(),
+                fix: "give the rows responses, or choose judge = \"teacher_likelihood\"".into(),
+            });
+        }
+        Ok(Self {
             kind: settings.judge,
             noise: settings.judge_noise,
             seed,
-            reader: reads.then(|| (material.student.tokenizer.clone(), references().collect())),
+            reader: reads.then(|| (material.student.tokenizer.clone(), references)),
+        })
+    }
+
+    /// For pairs that come in their order: it is never asked.
+    pub(super) fn none() -> Self {
+        Self {
+            kind: JudgeKind::Teacher,
+            noise: 0.0,
+            seed: 0,
+            reader: None,
         }
     }
 
@@ -49,8 +73,11 @@ impl Judge {
         self.kind == JudgeKind::TeacherLikelihood
     }
 
-    /// 1 if the first of `responses` to prompt `row` is preferred, −1 if the second, 0 for neither.
+    /// 1 if the first of `responses` to prompt `row` is preferred, −1 if the second, 0 for neither:
+    /// the same text twice, equal scores without noise, or no reference to compare with.
     /// `likelihood` is the teacher's mean log-probability of a token.
+    ///
+    /// Every score is of one response alone, so the order of the two does not matter.
     pub(super) fn verdict(
         &self,
         row: usize,
@@ -58,6 +85,10 @@ impl Judge {
         responses: [&[u32]; 2],
         likelihood: [f64; 2],
     ) -> Result<f64> {
+        let unknown = |(_, references): &(Tokenizer, Vec<Vec<String>>)| references[row].is_empty();
+        if responses[0] == responses[1] || self.reader.as_ref().is_some_and(unknown) {
+            return Ok(0.0);
+        }
         let scores = match (self.kind, &self.reader) {
             (JudgeKind::RougeL, Some((tokenizer, references))) => {
                 let score = |ids: &[u32]| -> Result<f64> {
@@ -89,5 +120,63 @@ impl Judge {
         key[24..].copy_from_slice(b"verdicts");
         let mut random = ChaCha8Rng::from_seed(key);
         (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(kind: JudgeKind, noise: f64) -> Judge {
+        Judge {
+            kind,
+            noise,
+            seed: 3,
+            reader: None,
+        }
+    }
+
+    /// Verdicts turn around with the pair.
+    #[test]
+    fn the_likelier_response_is_preferred_whichever_stands_first() {
+        let judge = judge(JudgeKind::TeacherLikelihood, 0.0);
+        let (a, b): (&[u32], &[u32]) = (&[1, 2], &[3]);
+        assert!(judge.needs_likelihood());
+        assert_eq!(judge.verdict(0, 1, [a, b], [-1.0, -2.0]).unwrap(), 1.0);
+        assert_eq!(judge.verdict(0, 1, [b, a], [-2.0, -1.0]).unwrap(), -1.0);
+        assert_eq!(judge.verdict(0, 1, [a, b], [-1.0, -1.0]).unwrap(), 0.0);
+        assert_eq!(judge.verdict(0, 1, [a, a], [-1.0, -2.0]).unwrap(), 0.0);
+    }
+
+    /// The frequency of a noisy judge's verdicts lies in the 99.99 % interval around σ(Δ/noise).
+    #[test]
+    fn noise_is_that_of_bradley_and_terry() {
+        let judge = judge(JudgeKind::TeacherLikelihood, 0.5);
+        let (a, b): (&[u32], &[u32]) = (&[1], &[2]);
+        for difference in [0.0, 0.4, -1.0] {
+            let count = 4000;
+            let first = (0..count)
+                .filter(|&i| {
+                    let verdict = judge.verdict(i % 7, i, [a, b], [difference, 0.0]);
+                    verdict.unwrap() > 0.0
+                })
+                .count();
+            let expected = 1.0 / (1.0 + (-difference / 0.5_f64).exp());
+            let deviation = (expected * (1.0 - expected) / count as f64).sqrt();
+            let share = first as f64 / count as f64;
+            assert!(
+                (share - expected).abs() < 3.9 * deviation,
+                "{difference}: {share}"
+            );
+        }
+        let again = |step| judge.verdict(0, step, [a, b], [0.1, 0.0]).unwrap();
+        assert_eq!(again(5), again(5), "one verdict a row and step");
+    }
+
+    #[test]
+    fn the_teacher_as_judge_prefers_itself() {
+        let judge = Judge::teacher();
+        assert_eq!(judge.verdict(0, 1, [&[1], &[2]], [0.0; 2]).unwrap(), 1.0);
+        assert_eq!(judge.verdict(0, 1, [&[1], &[1]], [0.0; 2]).unwrap(), 0.0);
     }
 }

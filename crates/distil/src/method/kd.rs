@@ -1,18 +1,36 @@
 //! Word-level knowledge distillation (Hinton et al. 2015; Kim & Rush 2016) on the data's text:
 //! L = mean over response tokens of (1−s) · T² · D(p_T, q_T) + s · (−log q(y*_t)), with D the
-//! forward KL or any other of [`crate::objective::DivergenceLoss`].
+//! forward KL or any other of [`crate::objective::DivergenceLoss`], or the same on samples of the
+//! teacher, drawn once and kept.
 
 use std::sync::Arc;
 
-use super::Material;
+use super::kept_samples::{Whose, kept_samples};
 use super::pass::{MakeObjective, PositionWise, Teacher};
-use crate::config::DivergenceTerm;
+use super::{Material, Method, Preparation};
+use crate::config::{DivergenceTerm, Kd, Responses};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::DivergenceLoss;
 
 /// Names of the objective's terms behind the loss.
 pub(crate) const TERMS: &[&str] = &["divergence", "cross_entropy"];
+
+pub(crate) fn prepare(
+    settings: Kd,
+    material: Material,
+    preparation: &mut Preparation<'_>,
+) -> Result<Option<Box<dyn Method>>> {
+    let teacher = teacher(&material)?;
+    let texts = match (&settings.responses, &material.teacher) {
+        (Responses::Teacher(rollout), Some(model)) => {
+            let prompts = &material.prompts;
+            kept_samples(Whose::Teacher, model, prompts, 1, *rollout, preparation)?
+        }
+        _ => Some(material.examples),
+    };
+    Ok(texts.map(|texts| Box::new(method(settings.term, teacher, texts)) as Box<dyn Method>))
+}
 
 /// A divergence to a live teacher.
 pub(crate) fn method(

@@ -41,5 +41,6 @@ pub(crate) fn lm_pass(
         return Ok((0.0, 0));
     }
     let totals = token_pass(student, None, &texts, weight, &cross_entropy, work)?;
+    work.logit_gradient("language_modelling", totals.terms.squares[1]);
     Ok((totals.mean(1), totals.tokens))
 }

@@ -20,7 +20,7 @@ use crate::data::example::{Example, PromptExample};
 use crate::error::Result;
 use crate::objective::advantage::{Returns, Weighing, clipped, mean};
 use crate::objective::induced_reward::{returns, rewards};
-use crate::objective::look::{Look, TeacherQ, summary};
+use crate::objective::look::{Look, TeacherQ, on_samples};
 use crate::rollout::on_policy::OnPolicy;
 use crate::score::tokens;
 
@@ -144,6 +144,12 @@ impl Method for LlmrMethod {
             sentence_level: settings.sentence_level,
             normalize: settings.normalize_advantage,
         };
+        let all_ratios: Vec<f64> = kept
+            .iter()
+            .zip(&seen.looks)
+            .flat_map(|(&i, looks)| looks.iter().zip(&answers.logprobs[i]))
+            .map(|(look, &b)| (look.student - f64::from(b)).exp())
+            .collect();
         let advantages = weighing.advantages(&batch);
         let tokens: usize = advantages.iter().map(Vec::len).sum();
         let mut ratios = Vec::with_capacity(tokens);
@@ -169,7 +175,7 @@ impl Method for LlmrMethod {
         let flat: Vec<f64> = advantages.concat();
         let (reward_mean, reward_std) = spread(&reward);
         let (advantage_mean, advantage_std) = spread(&flat);
-        terms.extend(summary(seen.looks.iter().flatten()));
+        terms.extend(on_samples(&seen.looks.concat(), &all_ratios));
         let weights = Weights {
             policy,
             reverse_kl: None,

@@ -17,7 +17,7 @@ use crate::config::MiniLlm;
 use crate::data::example::{Example, PromptExample};
 use crate::error::Result;
 use crate::objective::advantage::mean;
-use crate::objective::look::summary;
+use crate::objective::look::on_samples;
 use crate::objective::minillm::{Sampled, log_ratio_returns, step_weights};
 use crate::rollout::Mixture;
 use crate::rollout::on_policy::{Ask, OnPolicy};
@@ -85,12 +85,13 @@ impl Method for MiniLlmMethod {
         let ratios = sampled
             .iter()
             .flat_map(|r| r.student.iter().zip(&r.behaviour));
-        let importance = mean(ratios.map(|(q, b)| (q - b).exp()));
+        let ratios: Vec<f64> = ratios.map(|(q, b)| (q - b).exp()).collect();
+        let importance = mean(ratios.iter().copied());
         let returns: Vec<f64> = sampled
             .iter()
             .filter_map(|response| log_ratio_returns(response).first().copied())
             .collect();
-        let mut terms = summary(seen.looks.iter().flatten());
+        let mut terms = on_samples(&seen.looks.concat(), &ratios);
         terms.extend(answers.diagnostics());
         let weights = Weights {
             policy,

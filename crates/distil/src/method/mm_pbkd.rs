@@ -27,14 +27,16 @@ use distil_model::{Llama, Parameter, files};
 
 use super::judge::Judge;
 use super::kd::teacher;
+use super::kept_samples::{Whose, kept_samples};
 use super::network_file::{self, damaged};
 use super::pass::{Teacher, predicted};
-use super::teacher_samples::teacher_samples;
+use super::watched::looks_at;
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{MmPbkd as Settings, Train};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
+use crate::objective::look::{Look, on_samples};
 use crate::objective::{PolicyMoment, QFunction, log_sigmoid, sigmoid};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 use crate::score::tokens;
@@ -53,7 +55,15 @@ pub(crate) fn prepare(
         return Ok(None);
     };
     let prompts = &material.prompts;
-    let Some(samples) = teacher_samples(model, prompts, 1, settings.rollout, preparation)? else {
+    let Some(samples) = kept_samples(
+        Whose::Teacher,
+        model,
+        prompts,
+        1,
+        settings.rollout,
+        preparation,
+    )?
+    else {
         return Ok(None);
     };
     let student = OnPolicy {
@@ -61,7 +71,7 @@ pub(crate) fn prepare(
         stop_ids: material.student.stop_ids.clone(),
         batch: preparation.config.eval.batch,
     };
-    let judge = Judge::new(&settings.judge, &material, preparation.config.seed);
+    let judge = Judge::new(&settings.judge, &material, preparation.config.seed)?;
     let network = q_network(&material.student.network, settings.q_layers)?;
     let train = preparation.config.train.clone();
     let method = MmPbkd::new(settings, live, student, samples, judge, network, train);
@@ -264,7 +274,7 @@ impl MmPbkd {
         for (pair, &verdict) in batch.response_ranges.chunks_exact(2).zip(&pairs.verdicts) {
             let sums = [0, 1].map(|side: usize| -> f64 {
                 let terms = of_teacher[pair[side].clone()].iter();
-                terms.map(|[_, mean, taken, _]| taken - mean).sum()
+                terms.map(|terms| terms.values[2] - terms.values[1]).sum()
             });
             found.advantages[0] += sums[0];
             found.advantages[1] += sums[1];
@@ -286,6 +296,7 @@ impl MmPbkd {
             .zip(&*pairs.shares)
             .enumerate()
         {
+            let (p, q) = (p.values, q.values);
             let moment = f64::from(share) * (p[1] - q[1]);
             found.moment += moment;
             let off = batch
@@ -327,6 +338,18 @@ impl MmPbkd {
             backward(&self.q, hidden, passes, gradients);
         });
         Ok(found)
+    }
+
+    /// Some of the positions of the student's own responses.
+    fn looks(&self, pairs: &Pairs) -> Vec<Look> {
+        let own = pairs.batch.response_ranges.iter().skip(1).step_by(2);
+        looks_at(
+            &pairs.student,
+            &pairs.teacher,
+            &pairs.batch.target_ids,
+            own.flat_map(Clone::clone),
+            self.teacher.vocabulary,
+        )
     }
 
     /// One step of the Q-function up its objective.
@@ -380,8 +403,12 @@ impl MmPbkd {
             };
             [pass(Some(&q), &moment), pass(None, &text)]
         });
-        let lm = passes[1].terms[0];
-        if !passes.iter().all(|pass| pass.terms[0].is_finite()) {
+        let lm = passes[1].terms.values[0];
+        work.logit_gradient("moment", passes[0].terms.squares[1]);
+        if self.settings.lm_weight > 0.0 {
+            work.logit_gradient("language_modelling", passes[1].terms.squares[1]);
+        }
+        if !passes.iter().all(|pass| pass.terms.values[0].is_finite()) {
             return Err(not_finite("the loss", batch, work));
         }
         let gradients = &mut work.gradients;
@@ -401,7 +428,7 @@ fn head_of(network: &Llama, batch: &PackedBatch) -> TeacherHead {
 
 /// Adds the gradient of the sum of two passes over one head.
 fn backward(network: &Llama, hidden: Tensor<2>, passes: [HeadPass; 2], gradients: &mut Gradients) {
-    let loss = passes.iter().map(|pass| pass.terms[0]).sum::<f64>();
+    let loss = passes.iter().map(|pass| pass.terms.values[0]).sum::<f64>();
     let [first, second] = passes.map(|pass| pass.d_hidden.zip(pass.d_weight));
     if let (Some((h1, w1)), Some((h2, w2))) = (first, second) {
         let loss = attach_gradients(hidden, network.head(), loss as f32, h1 + h2, w1 + w2);
@@ -444,6 +471,9 @@ impl Method for MmPbkd {
         for _ in 0..self.settings.q_steps {
             self.q_step(&all, ordered, work)?;
         }
+        let looks: Vec<Look> = work.phases.time("head", || {
+            all.iter().flat_map(|pairs| self.looks(pairs)).collect()
+        });
         // The student descends the moment of the Q-function as it is now.
         let (mut total, mut lm, mut positions) = (Found::default(), 0.0, 0);
         for pairs in &all {
@@ -475,8 +505,11 @@ impl Method for MmPbkd {
                 ("advantage_teacher", total.advantages[0] / count),
                 ("advantage_student", total.advantages[1] / count),
                 ("language_modelling", lm_mean),
-                ("eos_rate", answers.eos_rate()),
-            ],
+            ]
+            .into_iter()
+            .chain(answers.diagnostics())
+            .chain(on_samples(&looks, &vec![1.0; looks.len()]))
+            .collect(),
             tokens: positions,
         })
     }

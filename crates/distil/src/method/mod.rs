@@ -9,20 +9,22 @@ mod dpkd;
 mod gkd;
 mod judge;
 mod kd;
+mod kept_samples;
 mod language_modelling;
 mod llmr;
 mod minillm;
 mod mm_pbkd;
 pub(crate) mod network_file;
+mod pair_set;
 pub(crate) mod pass;
 mod pbkd;
 mod preference_pass;
 mod sampled;
 mod seqkd;
 mod sft;
-mod teacher_samples;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,10 +71,19 @@ pub struct Work {
     pub seed: u64,
     /// Time spent in each phase.
     pub phases: Phases,
-    /// Optimiser steps of the whole run.
-    pub steps: usize,
     /// Rows of a whole step; the last of an epoch may have fewer.
     pub batch: usize,
+    /// Share of the run that is done before this step, in [0, 1].
+    pub progress: f64,
+    /// ‖∂ term / ∂ logits‖² over the step, of each term of the loss as it enters it.
+    pub logit_squares: BTreeMap<&'static str, f64>,
+}
+
+impl Work {
+    /// Adds to a term's share of the gradient in the student's logits.
+    pub(crate) fn logit_gradient(&mut self, term: &'static str, square: f64) {
+        *self.logit_squares.entry(term).or_default() += square;
+    }
 }
 
 /// Seconds by phase.
@@ -166,14 +177,7 @@ pub(crate) fn prepare(
 ) -> Result<Option<Box<dyn Method>>> {
     Ok(match &preparation.config.method {
         Choice::Sft => Some(Box::new(sft::method(material.examples))),
-        Choice::Kd(settings) => {
-            let teacher = kd::teacher(&material)?;
-            Some(Box::new(kd::method(
-                settings.term,
-                teacher,
-                material.examples,
-            )))
-        }
+        Choice::Kd(settings) => kd::prepare(settings.clone(), material, preparation)?,
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Gkd(settings) => {
             let (teacher, student) = (

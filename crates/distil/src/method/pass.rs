@@ -5,13 +5,15 @@
 //! step is split into micro-batches changes the gradient by rounding only.
 
 use burn::tensor::Tensor;
-use distil_kernels::{RowObjective, TeacherHead, attach_gradients, embedding, head_pass};
+use distil_kernels::{RowObjective, RowTerms, TeacherHead, attach_gradients, embedding, head_pass};
 use distil_model::Llama;
 
+use super::watched::Watched;
 use super::{Method, StepReport, Work};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
+use crate::objective::look::{Look, on_given_text};
 use crate::score::tokens;
 
 /// A teacher and the leading ids it shares with the student.
@@ -32,16 +34,19 @@ impl Teacher {
 }
 
 /// Sums of an objective's terms over a step, and the tokens they are sums of.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
-    pub(crate) terms: [f64; 4],
+    /// The squares are those of the step's loss.
+    pub(crate) terms: RowTerms,
     pub(crate) tokens: usize,
+    /// What was seen in passing, see [`Watched`].
+    pub(crate) looks: Vec<Look>,
 }
 
 impl Totals {
     /// Term `index`, a token.
     pub(crate) fn mean(&self, index: usize) -> f64 {
-        self.terms[index] / self.tokens.max(1) as f64
+        self.terms.values[index] / self.tokens.max(1) as f64
     }
 }
 
@@ -75,10 +80,10 @@ pub(crate) fn token_pass(
             hidden,
             vocabulary: teacher.map_or(student.config().vocabulary, |t| t.vocabulary),
         };
-        let terms = forward.backward(teacher_head.as_ref(), &*objective(&batch), scale, work)?;
-        for (total, term) in totals.terms.iter_mut().zip(terms) {
-            *total += term;
-        }
+        let objective = objective(&batch);
+        let watched = Watched::new(&*objective, &batch.target_ids);
+        totals.terms += forward.backward(teacher_head.as_ref(), &watched, scale, work)?;
+        totals.looks.extend(watched.looks());
     }
     Ok(totals)
 }
@@ -109,14 +114,23 @@ impl Method for PositionWise {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let teacher = self.teacher.as_ref();
         let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
-        Ok(position_report(&totals, self.terms))
+        let mut report = position_report(&totals, self.terms, work);
+        report.terms.extend(on_given_text(&totals.looks));
+        Ok(report)
     }
 }
 
 /// The report of a step that was one objective a position; `terms` names what stands behind the
 /// loss.
-pub(crate) fn position_report(totals: &Totals, terms: &[&'static str]) -> StepReport {
+pub(crate) fn position_report(
+    totals: &Totals,
+    terms: &[&'static str],
+    work: &mut Work,
+) -> StepReport {
     let terms = terms.iter().zip(1..);
+    for (name, index) in terms.clone() {
+        work.logit_gradient(name, totals.terms.squares[index]);
+    }
     StepReport {
         loss: totals.mean(0),
         terms: terms.map(|(&name, i)| (name, totals.mean(i))).collect(),
@@ -143,14 +157,15 @@ pub(crate) struct Forward<'a> {
 }
 
 impl Forward<'_> {
-    /// Head and backward; returns the objective's terms, summed over the positions.
+    /// Head and backward; returns the objective's terms, summed over the positions, the squares
+    /// multiplied by `scale`².
     pub(crate) fn backward(
         self,
         teacher: Option<&TeacherHead>,
         objective: &dyn RowObjective,
         scale: f64,
         work: &mut Work,
-    ) -> Result<[f64; 4]> {
+    ) -> Result<RowTerms> {
         let Self {
             student,
             batch,
@@ -169,11 +184,15 @@ impl Forward<'_> {
                 true,
             )
         });
-        let loss = pass.terms[0] * scale;
+        let mut terms = pass.terms;
+        let loss = terms.values[0] * scale;
+        for square in &mut terms.squares {
+            *square *= scale * scale;
+        }
         let (Some(d_hidden), Some(d_weight)) = (pass.d_hidden, pass.d_weight) else {
-            return Ok(pass.terms);
+            return Ok(terms);
         };
-        if !pass.terms.iter().all(|term| term.is_finite()) {
+        if !terms.values.iter().all(|term| term.is_finite()) {
             return Err(Error::NotFinite {
                 step: work.step,
                 term: "the loss".into(),
@@ -185,6 +204,6 @@ impl Forward<'_> {
             let loss = attach_gradients(hidden, student.head(), loss as f32, d_hidden, d_weight);
             gradients.add(student, loss);
         });
-        Ok(pass.terms)
+        Ok(terms)
     }
 }

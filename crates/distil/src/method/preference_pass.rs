@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use distil_kernels::math::log_sum_exp;
 use distil_kernels::{CrossEntropy, embedding, head_rows};
 use distil_model::Llama;
 
@@ -13,11 +12,12 @@ use super::pass::{Forward, Teacher};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
+use crate::objective::look::{Look, look};
 use crate::objective::{Pair, PreferenceLoss, PreferenceValue};
 use crate::score::tokens;
 
 /// Sums over the pairs of a step.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PairTotals {
     pub(crate) loss: f64,
     margin: f64,
@@ -31,6 +31,10 @@ pub(crate) struct PairTotals {
     rejected_log_ratio: f64,
     /// −log q of all chosen tokens.
     pub(crate) lm: f64,
+    /// Squares of the rewards of all responses, for their standard deviation.
+    reward_squares: f64,
+    /// The tokens of the rejected responses.
+    pub(crate) looks: Vec<Look>,
 }
 
 impl PairTotals {
@@ -52,14 +56,19 @@ impl PairTotals {
             pair.rejected_tokens,
         );
         self.lm -= pair.student_chosen;
+        self.reward_squares += value.chosen_reward.powi(2) + value.rejected_reward.powi(2);
     }
 
     /// Means over `pairs` pairs, for `metrics.jsonl`: both rewards and both log-ratios, since their
     /// difference can grow while both fall.
     pub(crate) fn terms(&self, pairs: usize, teacher: bool) -> Vec<(&'static str, f64)> {
         let mean = |sum: f64| sum / pairs.max(1) as f64;
+        let reward = 0.5 * mean(self.chosen_reward + self.rejected_reward);
+        let variance = (0.5 * mean(self.reward_squares) - reward * reward).max(0.0);
         let mut terms = vec![
             ("preference", mean(self.loss)),
+            ("reward", reward),
+            ("reward_std", variance.sqrt()),
             ("margin", mean(self.margin)),
             ("reward_chosen", mean(self.chosen_reward)),
             ("reward_rejected", mean(self.rejected_reward)),
@@ -137,26 +146,24 @@ impl MicroBatch {
         let hidden = work.phases.time("student_forward", || {
             embedding(student.hidden(tokens(batch)), &batch.predict)
         });
-        let logprobs: Vec<[f64; 2]> = work.phases.time("head", || {
+        let looks: Vec<Look> = work.phases.time("head", || {
             let (plain, weight) = (hidden.clone().inner(), student.head().inner());
             head_rows(plain, weight, head.as_ref(), vocabulary, |row, s, t| {
-                let target = batch.target_ids[row] as usize;
-                let logprob = |z: &[f32]| f64::from(z[target] - log_sum_exp(z));
-                [logprob(s), t.map_or(0.0, |t| logprob(t))]
+                look(s, t.as_deref(), batch.target_ids[row] as usize)
             })
         });
         let mut weights = vec![0.0f32; batch.predict.len()];
         for both in batch.response_ranges.chunks_exact(2) {
             let (chosen, rejected) = (both[0].clone(), both[1].clone());
-            let sum = |range: &Range<usize>, model: usize| -> f64 {
-                logprobs[range.clone()].iter().map(|both| both[model]).sum()
+            let sum = |range: &Range<usize>, of: fn(&Look) -> f64| -> f64 {
+                looks[range.clone()].iter().map(of).sum()
             };
             let pair = Pair {
-                student_chosen: sum(&chosen, 0),
-                teacher_chosen: sum(&chosen, 1),
+                student_chosen: sum(&chosen, |look| look.student),
+                teacher_chosen: sum(&chosen, |look| look.teacher),
                 chosen_tokens: chosen.len(),
-                student_rejected: sum(&rejected, 0),
-                teacher_rejected: sum(&rejected, 1),
+                student_rejected: sum(&rejected, |look| look.student),
+                teacher_rejected: sum(&rejected, |look| look.teacher),
                 rejected_tokens: rejected.len(),
             };
             let value = loss.value(&pair);
@@ -170,6 +177,15 @@ impl MicroBatch {
             totals.add(&value, &pair);
             // d L / d log q of each token, as the weight of its −log q.
             let pairs = self.pairs as f64;
+            let scores = [&chosen, &rejected].map(|range| sum(range, |look| look.score_square));
+            let preference = (value.d_chosen / pairs).powi(2) * scores[0]
+                + (value.d_rejected / pairs).powi(2) * scores[1];
+            work.logit_gradient("preference", preference);
+            if self.lm_weight > 0.0 {
+                let square = self.lm_weight.powi(2) * scores[0];
+                work.logit_gradient("language_modelling", square);
+            }
+            totals.looks.extend_from_slice(&looks[rejected.clone()]);
             weights[chosen].fill((-value.d_chosen / pairs + self.lm_weight) as f32);
             weights[rejected].fill((-value.d_rejected / pairs) as f32);
         }

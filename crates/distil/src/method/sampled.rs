@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use distil_kernels::{TeacherHead, embedding, head_rows};
+use distil_kernels::{RowTerms, TeacherHead, embedding, head_rows};
 use distil_model::Llama;
 
 use super::Work;
@@ -74,10 +74,7 @@ pub(crate) fn see(
                 weight,
                 Some(&head),
                 teacher.vocabulary,
-                |row, s, t| {
-                    let teacher = t.map_or(&[][..], |t| &*t);
-                    look(s, teacher, targets[row] as usize)
-                },
+                |row, s, t| look(s, t.as_deref(), targets[row] as usize),
             )
         });
         let of = |range: &std::ops::Range<usize>| looks[range.clone()].to_vec();
@@ -105,7 +102,7 @@ pub(crate) fn descend(
     scale: f64,
     work: &mut Work,
 ) -> Result<[f64; 4]> {
-    let (mut totals, mut first) = ([0.0; 4], 0);
+    let (mut totals, mut first) = (RowTerms::default(), 0);
     for micro_batch in seen.micro_batches {
         let MicroBatch {
             batch,
@@ -143,10 +140,15 @@ pub(crate) fn descend(
             vocabulary: teacher.vocabulary,
         };
         let head = weights.reverse_kl.is_some().then_some(&head);
-        let terms = forward.backward(head, &objective, scale, work)?;
-        for (total, term) in totals.iter_mut().zip(terms) {
-            *total += term;
-        }
+        totals += forward.backward(head, &objective, scale, work)?;
     }
-    Ok(totals)
+    let [_, policy, kl, flatness] = totals.squares;
+    work.logit_gradient("policy_gradient", policy);
+    if weights.reverse_kl.is_some() {
+        work.logit_gradient("reverse_kl", kl);
+    }
+    if weights.flatten > 0.0 {
+        work.logit_gradient("flatness", flatness);
+    }
+    Ok(totals.values)
 }

@@ -1,8 +1,8 @@
 //! Sequence-level knowledge distillation (Kim & Rush 2016): the teacher answers every prompt once,
 //! and the student learns its answers: L = − mean over their tokens of log q(yᵀ_t | s_t).
 
+use super::kept_samples::{Whose, kept_samples};
 use super::sft;
-use super::teacher_samples::teacher_samples;
 use super::{Material, Method, Preparation};
 use crate::config::SeqKd;
 use crate::error::Result;
@@ -16,7 +16,8 @@ pub(crate) fn prepare(
     let Some(teacher) = &material.teacher else {
         return Ok(None);
     };
-    let samples = teacher_samples(
+    let samples = kept_samples(
+        Whose::Teacher,
         teacher,
         &material.prompts,
         settings.samples_per_prompt,

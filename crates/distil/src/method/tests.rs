@@ -249,10 +249,11 @@ fn seeded_step(
 ) -> Stepped {
     let rows = [0, 1, 2, 3];
     let mut work = Work {
+        progress: 0.0,
+        logit_squares: std::collections::BTreeMap::new(),
         gradients: Gradients::default(),
         micro_batch_tokens,
         step: number,
-        steps: 100,
         seed,
         phases: Phases::default(),
         batch: rows.len(),

@@ -21,8 +21,8 @@
 
 use std::sync::Arc;
 
-use distil_kernels::RowObjective;
-use distil_kernels::math::{exp, log_sum_exp, sum_of2, vectorised};
+use distil_kernels::math::{exp, log_sum_exp, sum_of, sum_of2, vectorised};
+use distil_kernels::{RowObjective, RowTerms};
 
 use crate::config::{Divergence, DivergenceTerm};
 
@@ -54,7 +54,7 @@ impl RowObjective for DivergenceLoss {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let teacher = teacher.expect("a divergence always has a teacher head");
         let (share, heat) = (
             self.term.ce_share as f32,
@@ -131,10 +131,26 @@ impl RowObjective for DivergenceLoss {
                 })
             }
         };
+        let (mut squares, sum_h) = ([0.0; 4], sum_h as f32);
+        // The teacher's row now holds h.
+        let soft = (1.0 - share) * heat;
+        if gradient && share != 0.0 {
+            // Of a mixture, each part by itself before they are added.
+            let (divergence, all_q) = vectorised(
+                #[inline(always)]
+                || {
+                    let divergence = sum_of2(student, teacher, |s, h| {
+                        let part = soft * (h - exp(s / heat - ls) * sum_h);
+                        part * part
+                    });
+                    (divergence, sum_of(student, |s| exp(2.0 * (s - lse))))
+                },
+            );
+            let score = 1.0 - 2.0 * (-ce).exp() + f64::from(all_q);
+            squares[1] = f64::from(divergence);
+            squares[2] = f64::from(share).powi(2) * score;
+        }
         if gradient {
-            // The teacher's row now holds h.
-            let soft = (1.0 - share) * heat;
-            let sum_h = sum_h as f32;
             vectorised(
                 #[inline(always)]
                 || {
@@ -149,9 +165,15 @@ impl RowObjective for DivergenceLoss {
                 },
             );
             student[target] -= share;
+            if share == 0.0 {
+                squares[1] = f64::from(sum_of(student, |x| x * x));
+            }
         }
         let (s, t) = (self.term.ce_share, self.term.divergence_temperature);
-        [(1.0 - s) * t * t * value + s * ce, value, ce, 0.0]
+        RowTerms {
+            values: [(1.0 - s) * t * t * value + s * ce, value, ce, 0.0],
+            squares,
+        }
     }
 }
 
@@ -250,6 +272,9 @@ pub fn akl_weights(p: &[f32], q: &[f32], head_mass: f64) -> (f64, f64) {
     let total: f64 = (0..p.len()).map(gap).sum();
     if total == 0.0 {
         return (0.5, 0.5);
+    }
+    if !total.is_finite() {
+        return (f64::NAN, f64::NAN);
     }
     // Only the likeliest few have to be ordered; how few is not known before.
     let mut least = 1e-3f32;
@@ -357,7 +382,7 @@ mod tests {
             targets: [0].into(),
         };
         let (mut s, mut t) = (student.to_vec(), teacher.to_vec());
-        objective.row(0, &mut s, Some(&mut t), false)[0]
+        objective.row(0, &mut s, Some(&mut t), false).values[0]
     }
 
     #[test]
@@ -369,7 +394,9 @@ mod tests {
                 targets: [0].into(),
             };
             let (mut student, mut teacher) = (row.clone(), row.clone());
-            let terms = objective.row(0, &mut student, Some(&mut teacher), true);
+            let terms = objective
+                .row(0, &mut student, Some(&mut teacher), true)
+                .values;
             assert_eq!(terms[0], 0.0, "{name}");
             assert!(
                 student.iter().all(|g| g.abs() < 1e-7),
@@ -425,7 +452,7 @@ mod tests {
                 targets: [0].into(),
             };
             let (mut s, mut t) = (student.to_vec(), teacher.to_vec());
-            let terms = objective.row(0, &mut s, Some(&mut t), true);
+            let terms = objective.row(0, &mut s, Some(&mut t), true).values;
             assert!(terms[0].is_finite() && terms[0] > 0.1, "{name}: {terms:?}");
             assert!(s.iter().all(|g| g.is_finite()), "{name}: {s:?}");
         }

@@ -10,8 +10,8 @@
 
 use std::sync::Arc;
 
-use distil_kernels::RowObjective;
-use distil_kernels::math::{argmax, exp_minus, log_sum_exp};
+use distil_kernels::math::{argmax, exp_minus, log_sum_exp, sum_of};
+use distil_kernels::{RowObjective, RowTerms};
 
 use crate::config::{Reference, TokenLoss};
 
@@ -27,7 +27,7 @@ pub struct DpkdTokenLoss {
     /// Whether the teacher's bracket is part of Δ.
     pub reference: Reference,
     /// Share c of the cross-entropy.
-    pub ce_weight: f64,
+    pub ce_share: f64,
     /// The data's token at each row.
     pub targets: Arc<[u32]>,
 }
@@ -39,7 +39,7 @@ impl RowObjective for DpkdTokenLoss {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let teacher = teacher.expect("DPKD always passes a teacher head");
         let (chosen, rejected) = (argmax(teacher), argmax(student));
         let gap = |z: &[f32]| f64::from(z[chosen]) - f64::from(z[rejected]);
@@ -62,27 +62,33 @@ impl RowObjective for DpkdTokenLoss {
         let target = self.targets[row] as usize;
         let lse = log_sum_exp(student);
         let ce = f64::from(lse) - f64::from(student[target]);
+        let mut squares = [0.0; 4];
         if gradient {
-            match self.ce_weight == 0.0 {
+            match self.ce_share == 0.0 {
                 true => student.fill(0.0),
                 false => {
                     exp_minus(student, lse);
                     student[target] -= 1.0;
                     for x in student.iter_mut() {
-                        *x *= self.ce_weight as f32;
+                        *x *= self.ce_share as f32;
                     }
+                    squares[2] = f64::from(sum_of(student, |x| x * x));
                 }
             }
-            let slope = ((1.0 - self.ce_weight) * slope) as f32;
+            let slope = ((1.0 - self.ce_share) * slope) as f32;
             // Added and taken away at one token, rounding would leave a trace of it.
             if chosen != rejected {
                 student[chosen] += slope;
                 student[rejected] -= slope;
+                squares[1] = 2.0 * f64::from(slope).powi(2);
             }
         }
         let agree = f64::from(u8::from(chosen == rejected));
-        let loss = self.ce_weight * ce + (1.0 - self.ce_weight) * preference;
-        [loss, preference, ce, agree]
+        let loss = self.ce_share * ce + (1.0 - self.ce_share) * preference;
+        RowTerms {
+            values: [loss, preference, ce, agree],
+            squares,
+        }
     }
 }
 
@@ -95,16 +101,12 @@ mod tests {
         check_gradient, equals_case, equals_golden, golden, preference_golden, rows, targets,
     };
 
-    fn objective(
-        golden: &serde_json::Value,
-        ce_weight: f64,
-        label_smoothing: f64,
-    ) -> DpkdTokenLoss {
+    fn objective(golden: &serde_json::Value, ce_share: f64, label_smoothing: f64) -> DpkdTokenLoss {
         DpkdTokenLoss {
             beta: 0.1,
             loss: TokenLoss::Dpkd { label_smoothing },
             reference: Reference::Teacher,
-            ce_weight,
+            ce_share,
             targets: targets(golden),
         }
     }
@@ -118,9 +120,9 @@ mod tests {
     #[test]
     fn gradient_equals_differences() {
         let golden = golden();
-        for (ce_weight, smoothing) in [(0.5, 0.0), (0.2, 0.1)] {
+        for (ce_share, smoothing) in [(0.5, 0.0), (0.2, 0.1)] {
             // Smaller than half the closest tie of the fixture, where an argmax would flip.
-            check_gradient(&objective(&golden, ce_weight, smoothing), &golden, 2e-3);
+            check_gradient(&objective(&golden, ce_share, smoothing), &golden, 2e-3);
         }
     }
 
@@ -134,7 +136,7 @@ mod tests {
                 loss: serde_json::from_value(case.clone()).unwrap(),
                 reference: serde_json::from_value(case["reference"].clone()).unwrap(),
                 beta: case["beta"].as_f64().unwrap(),
-                ce_weight: 0.0,
+                ce_share: 0.0,
                 targets: targets(&golden),
             };
             equals_case(&objective, &golden, case, false);
@@ -149,7 +151,7 @@ mod tests {
             let term = DivergenceTerm {
                 divergence: Divergence::ForwardKl,
                 divergence_temperature: 1.0,
-                ce_share: case["ce_weight"].as_f64().unwrap(),
+                ce_share: case["ce_share"].as_f64().unwrap(),
             };
             let targets = targets(&golden);
             equals_case(&DivergenceLoss { term, targets }, &golden, case, true);
@@ -184,7 +186,7 @@ mod tests {
         let mut agreed = 0;
         for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
             let (mut s, mut t) = (s.clone(), t.clone());
-            let terms = objective.row(i, &mut s, Some(&mut t), true);
+            let terms = objective.row(i, &mut s, Some(&mut t), true).values;
             assert!(terms[1] >= std::f64::consts::LN_2 - 1e-12);
             if terms[3] == 1.0 {
                 agreed += 1;

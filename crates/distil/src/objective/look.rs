@@ -40,8 +40,10 @@ impl TeacherQ {
 pub struct Look {
     /// log q(a|s), in nats.
     pub student: f64,
-    /// log p(a|s).
+    /// log p(a|s); 0, like all else of the teacher, where there is none.
     pub teacher: f64,
+    /// Whether there was a teacher.
+    pub taught: bool,
     /// The teacher's q-function.
     pub q: TeacherQ,
     /// Entropy of the student's distribution, in nats.
@@ -55,8 +57,8 @@ pub struct Look {
 }
 
 /// Looks at `token` under rows of logits of the same length.
-pub fn look(student: &[f32], teacher: &[f32], token: usize) -> Look {
-    let (ls, lt) = (log_sum_exp(student), log_sum_exp(teacher));
+pub fn look(student: &[f32], teacher: Option<&[f32]>, token: usize) -> Look {
+    let ls = log_sum_exp(student);
     let (entropy, squares) = vectorised(
         #[inline(always)]
         || {
@@ -65,46 +67,57 @@ pub fn look(student: &[f32], teacher: &[f32], token: usize) -> Look {
         },
     );
     let log_q = f64::from(student[token]) - f64::from(ls);
-    Look {
+    let look = Look {
         student: log_q,
-        teacher: f64::from(teacher[token]) - f64::from(lt),
-        q: TeacherQ::of(teacher, token),
         entropy: f64::from(entropy),
         score_square: 1.0 - 2.0 * log_q.exp() + f64::from(squares),
+        ..Look::default()
+    };
+    let Some(teacher) = teacher else { return look };
+    let lt = log_sum_exp(teacher);
+    Look {
+        teacher: f64::from(teacher[token]) - f64::from(lt),
+        taught: true,
+        q: TeacherQ::of(teacher, token),
         teacher_on_student_top: f64::from(teacher[argmax(student)] - lt).exp(),
         student_on_teacher_top: f64::from(student[argmax(teacher)] - ls).exp(),
+        ..look
     }
 }
 
-/// Means over sampled tokens, for `metrics.jsonl`: entropy, the estimates k1 = log q/p and
-/// k3 = p/q − 1 − log p/q of KL(q‖p) (both unbiased on samples of q), and each model's mass on the
-/// other's likeliest token.
-pub fn summary<'a>(looks: impl Iterator<Item = &'a Look>) -> Vec<(&'static str, f64)> {
-    let mut count = 0usize;
-    let mut sums = [0.0; 5];
-    for look in looks {
-        count += 1;
-        let ratio = look.teacher - look.student;
-        let values = [
-            look.entropy,
-            -ratio,
-            ratio.exp_m1() - ratio,
-            look.teacher_on_student_top,
-            look.student_on_teacher_top,
-        ];
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum += value;
-        }
+/// Means over given text, for `metrics.jsonl`: the student's entropy, and each model's mass on the
+/// other's likeliest token where there is a teacher.
+pub fn on_given_text(looks: &[Look]) -> Vec<(&'static str, f64)> {
+    let mean = |of: fn(&Look) -> f64| looks.iter().map(of).sum::<f64>() / looks.len().max(1) as f64;
+    let mut means = vec![("student_entropy", mean(|look| look.entropy))];
+    if looks.iter().any(|look| look.taught) {
+        means.push((
+            "teacher_mass_on_student_top",
+            mean(|look| look.teacher_on_student_top),
+        ));
+        means.push((
+            "student_mass_on_teacher_top",
+            mean(|look| look.student_on_teacher_top),
+        ));
     }
-    let names = [
-        "student_entropy",
-        "kl_k1",
-        "kl_k3",
-        "teacher_mass_on_student_top",
-        "student_mass_on_teacher_top",
-    ];
-    let means = sums.map(|sum| sum / count.max(1) as f64);
-    names.into_iter().zip(means).collect()
+    means
+}
+
+/// As [`on_given_text`], and the estimates k1 = log q/p and k3 = p/q − 1 − log p/q of KL(q‖p).
+/// `weights` are q/b of each token with b the distribution that it was drawn from, 1 for b = q: a
+/// weighted mean estimates the divergence at the states that b led to.
+pub fn on_samples(looks: &[Look], weights: &[f64]) -> Vec<(&'static str, f64)> {
+    let mut means = on_given_text(looks);
+    if looks.iter().any(|look| look.taught) {
+        let mean = |of: fn(f64) -> f64| {
+            let weighted = looks.iter().zip(weights);
+            let weighted = weighted.map(|(look, w)| w * of(look.teacher - look.student));
+            weighted.sum::<f64>() / looks.len().max(1) as f64
+        };
+        means.push(("kl_k1", mean(|ratio| -ratio)));
+        means.push(("kl_k3", mean(|ratio| ratio.exp_m1() - ratio)));
+    }
+    means
 }
 
 #[cfg(test)]
@@ -122,7 +135,7 @@ mod tests {
         let (p, q) = (softmax(&t), softmax(&s));
         let mean = f64::from(t.iter().sum::<f32>()) / 4.0;
         for token in 0..4 {
-            let got = look(&s, &t, token);
+            let got = look(&s, Some(&t), token);
             let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{token}: {a} {b}");
             close(got.student, q[token].ln());
             close(got.teacher, p[token].ln());
@@ -141,23 +154,38 @@ mod tests {
         }
     }
 
-    /// Weighted by the student's distribution both estimates are the reverse KL.
+    /// Under the student's own distribution, and under another one with the ratio as weight, both
+    /// estimates have the reverse KL as their mean.
     #[test]
     fn both_estimates_have_the_kl_as_their_mean() {
         let (s, t) = ([0.5f32, -1.0, 2.0], [1.0f32, 0.0, -2.0]);
-        let looks: Vec<Look> = (0..3).map(|token| look(&s, &t, token)).collect();
+        let looks: Vec<Look> = (0..3).map(|token| look(&s, Some(&t), token)).collect();
         let kl: f64 = looks
             .iter()
             .map(|l| l.student.exp() * (l.student - l.teacher))
             .sum();
-        let mean = |name: &str| -> f64 {
-            let of = |l: &Look| summary([*l].iter()).into_iter().find(|(n, _)| *n == name);
-            looks
-                .iter()
-                .map(|l| l.student.exp() * of(l).unwrap().1)
-                .sum()
-        };
-        assert!((mean("kl_k1") - kl).abs() < 1e-6);
-        assert!((mean("kl_k3") - kl).abs() < 1e-6);
+        let mixed = |l: &Look| 0.2 * l.teacher.exp() + 0.8 * l.student.exp();
+        for behaviour in [
+            &(|l: &Look| l.student.exp()) as &dyn Fn(&Look) -> f64,
+            &mixed,
+        ] {
+            for name in ["kl_k1", "kl_k3"] {
+                let estimate = |l: &Look| {
+                    let weight = l.student.exp() / behaviour(l);
+                    let terms = on_samples(&[*l], &[weight]);
+                    terms.into_iter().find(|(n, _)| *n == name).unwrap().1
+                };
+                let mean: f64 = looks.iter().map(|l| behaviour(l) * estimate(l)).sum();
+                assert!((mean - kl).abs() < 1e-6, "{name}: {mean} {kl}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_teacher_there_is_the_students_entropy_alone() {
+        let seen = look(&[0.0, 0.0], None, 1);
+        let terms = on_samples(&[seen], &[1.0]);
+        assert_eq!(terms.len(), 1);
+        assert!((terms[0].1 - std::f64::consts::LN_2).abs() < 1e-6);
     }
 }

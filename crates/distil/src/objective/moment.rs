@@ -13,8 +13,8 @@
 
 use std::sync::Arc;
 
-use distil_kernels::RowObjective;
-use distil_kernels::math::{exp, log_sum_exp, sum_of2, vectorised};
+use distil_kernels::math::{exp, log_sum_exp, sum_of, sum_of2, vectorised};
+use distil_kernels::{RowObjective, RowTerms};
 
 /// Weighted values of a Q-function at each position, differentiated in its logits:
 /// e · Σ_a π(a) Q(a) + c · Q(target) + k/2 · Σ_a π(a) z_a², with π the policy of the second side.
@@ -43,7 +43,7 @@ impl RowObjective for QFunction {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let (z, policy) = (
             student,
             teacher.expect("a Q-function is weighed by a policy"),
@@ -75,7 +75,7 @@ impl RowObjective for QFunction {
         let (value, taken_value) = (f64::from(bound * value), f64::from(taken_value));
         let square = 0.5 * f64::from(penalty) * f64::from(square);
         let loss = f64::from(expectation) * value + f64::from(taken) * taken_value + square;
-        [loss, value, taken_value, f64::from(size)]
+        RowTerms::of([loss, value, taken_value, f64::from(size)])
     }
 }
 
@@ -97,7 +97,7 @@ impl RowObjective for PolicyMoment {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let weight = self.weights[row];
         let z = teacher.expect("the moment is that of a Q-function");
         let (bound, lse) = (self.bound, log_sum_exp(student));
@@ -115,8 +115,15 @@ impl RowObjective for PolicyMoment {
                 },
             );
         }
+        let square = match gradient {
+            true => f64::from(sum_of(student, |x| x * x)),
+            false => 0.0,
+        };
         let value = f64::from(value);
-        [-f64::from(weight) * value, value, 0.0, 0.0]
+        RowTerms {
+            values: [-f64::from(weight) * value, value, 0.0, 0.0],
+            squares: [0.0, square, 0.0, 0.0],
+        }
     }
 }
 
@@ -189,13 +196,15 @@ mod tests {
             let policy = softmax(&doubles(l));
             let (expected, taken) = (dot(&policy, &q), q[targets[i] as usize]);
             let (mut zs, mut ls) = (z.clone(), l.clone());
-            let terms = q_function(-1.0, 1.0, 0.0).row(i, &mut zs, Some(&mut ls), false);
+            let terms = q_function(-1.0, 1.0, 0.0)
+                .row(i, &mut zs, Some(&mut ls), false)
+                .values;
             for (got, want) in terms.iter().zip([taken - expected, expected, taken]) {
                 assert!((got - want).abs() < 2e-6, "{got} against {want}");
             }
             // The same numbers from the student's side.
             let objective = policy_moment(1.0);
-            let value = objective.row(i, &mut ls, Some(&mut zs), false)[0];
+            let value = objective.row(i, &mut ls, Some(&mut zs), false).values[0];
             assert!((value + expected).abs() < 2e-6, "{value} {expected}");
         }
     }
@@ -212,7 +221,9 @@ mod tests {
     #[test]
     fn a_q_function_that_is_no_number_is_noticed() {
         let mut z = vec![0.5, f32::NAN, 1.0];
-        let terms = q_function(1.0, 0.0, 0.0).row(0, &mut z, Some(&mut [0.0; 3]), false);
+        let terms = q_function(1.0, 0.0, 0.0)
+            .row(0, &mut z, Some(&mut [0.0; 3]), false)
+            .values;
         assert!(terms[0].is_nan());
     }
 
@@ -360,8 +371,8 @@ mod tests {
             let mut moment = 0.0;
             for _ in 0..4000 {
                 let (mut up, mut down) = (z, z);
-                let high = expected.row(0, &mut up, Some(&mut teacher), true)[0];
-                moment = high - expected.row(0, &mut down, Some(&mut student), true)[0];
+                let high = expected.row(0, &mut up, Some(&mut teacher), true).values[0];
+                moment = high - expected.row(0, &mut down, Some(&mut student), true).values[0];
                 for a in 0..3 {
                     z[a] += 2.0 * (up[a] - down[a]);
                 }

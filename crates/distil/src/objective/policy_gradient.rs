@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use distil_kernels::RowObjective;
 use distil_kernels::math::{exp, log_sum_exp, sum_of, sum_of2, vectorised};
+use distil_kernels::{RowObjective, RowTerms};
 
 /// Terms: loss, −w·log q(a), KL(q‖p) (0 where no row asks for it), H (0 where η is 0).
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl RowObjective for PolicyGradient {
         student: &mut [f32],
         teacher: Option<&mut [f32]>,
         gradient: bool,
-    ) -> [f64; 4] {
+    ) -> RowTerms {
         let target = self.targets[row] as usize;
         let (weight, flatten) = (self.weights[row], self.flatten);
         let lse = log_sum_exp(student);
@@ -52,7 +52,27 @@ impl RowObjective for PolicyGradient {
                 || sum_of2(student, t, |s, t| exp(s - lse) * ((s - lse) - (t - lt))),
             )
         });
+        let mut squares = [0.0; 4];
         if gradient {
+            let (all_q, of_kl) = vectorised(
+                #[inline(always)]
+                || {
+                    let of_kl = teacher.as_ref().map_or(0.0, |t| {
+                        sum_of2(student, t, |s, t| {
+                            let part = exp(s - lse) * ((s - lse) - (t - lt) - kl);
+                            part * part
+                        })
+                    });
+                    (sum_of(student, |s| exp(2.0 * (s - lse))), of_kl)
+                },
+            );
+            let (all_q, q) = (f64::from(all_q), f64::from(student[target] - lse).exp());
+            squares = [
+                0.0,
+                f64::from(weight).powi(2) * (1.0 - 2.0 * q + all_q),
+                f64::from(share).powi(2) * f64::from(of_kl),
+                f64::from(flatten).powi(2) * (all_q - f64::from(each)),
+            ];
             vectorised(
                 #[inline(always)]
                 || match teacher {
@@ -73,7 +93,10 @@ impl RowObjective for PolicyGradient {
         }
         let kl = f64::from(kl);
         let loss = policy + f64::from(share) * kl + f64::from(flatten) * flatness;
-        [loss, policy, kl, flatness]
+        RowTerms {
+            values: [loss, policy, kl, flatness],
+            squares,
+        }
     }
 }
 
@@ -105,7 +128,7 @@ mod tests {
         let golden = golden();
         let objective = objective(&golden, 0.0, 1.0);
         for (i, logits) in rows(&golden["student_logits"]).iter().enumerate() {
-            let h = objective.row(i, &mut logits.clone(), None, false)[3];
+            let h = objective.row(i, &mut logits.clone(), None, false).values[3];
             let total: f64 = logits.iter().map(|&z| f64::from(z).exp()).sum();
             let u = 1.0 / logits.len() as f64;
             let kl: f64 = logits
@@ -125,7 +148,9 @@ mod tests {
             rows(&golden["teacher_logits"]),
         );
         for (i, (s, t)) in students.iter().zip(&teachers).enumerate() {
-            let kl = objective.row(i, &mut s.clone(), Some(&mut t.clone()), false)[2];
+            let kl = objective
+                .row(i, &mut s.clone(), Some(&mut t.clone()), false)
+                .values[2];
             let want = golden["reverse_kl"]["per_position"][i].as_f64().unwrap();
             assert!(
                 i == 2 || (kl - want).abs() < 1e-6 * want.max(1.0),

@@ -35,7 +35,7 @@ pub(crate) fn equals_case(
     let gradients = rows(&case["gradient"]);
     for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
         let (mut s, mut t) = (s.clone(), t.clone());
-        let value = objective.row(i, &mut s, Some(&mut t), true)[0];
+        let value = objective.row(i, &mut s, Some(&mut t), true).values[0];
         let want = case["per_position"][i].as_f64().unwrap();
         assert!(
             constant || (value - want).abs() < 1e-6 * want.max(1.0),
@@ -71,7 +71,7 @@ pub(crate) fn equals_golden(objective: &dyn RowObjective, golden: &Value, name: 
     let count = student.len() as f32;
     for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
         let (mut s, mut t) = (s.clone(), t.clone());
-        let value = objective.row(i, &mut s, Some(&mut t), true)[0];
+        let value = objective.row(i, &mut s, Some(&mut t), true).values[0];
         let want = golden[name]["per_position"][i].as_f64().unwrap();
         assert!(
             (value - want).abs() < 1e-6 * want.max(1.0),
@@ -92,7 +92,7 @@ pub(crate) fn check_gradient(objective: &dyn RowObjective, golden: &Value, step:
     for (i, (s, t)) in student.iter().zip(&teacher).enumerate() {
         let value = |s: &[f32]| {
             let (mut s, mut t) = (s.to_vec(), t.clone());
-            objective.row(i, &mut s, Some(&mut t), false)[0]
+            objective.row(i, &mut s, Some(&mut t), false).values[0]
         };
         let (mut gradient, mut t) = (s.clone(), t.clone());
         objective.row(i, &mut gradient, Some(&mut t), true);

@@ -322,12 +322,7 @@ impl Sampler<'_> {
             },
         );
         if drawn.iter().any(|drawn| drawn.logprob.is_nan()) {
-            return Err(Error::Mismatch {
-                what: "the model's logits are not numbers".into(),
-                fix: "its weights are damaged, or training made it diverge; check where they \
-                      come from"
-                    .into(),
-            });
+            return Err(Error::Logits);
         }
         for (&slot, drawn) in slots.iter().zip(drawn) {
             if let Some(row) = &mut rows[slot] {

@@ -5,7 +5,7 @@ use distil_model::Llama;
 use super::{Finish, Generation, Mixture, Prompt, Response, generate_mixed};
 use crate::config::Rollout;
 use crate::data::example::Example;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::method::Work;
 
 /// How the student answers during training.
@@ -87,6 +87,15 @@ impl OnPolicy {
                 &generation,
                 &mut |_, _| {},
             )
+        });
+        // A student that was an ordinary model when the run began has diverged.
+        let responses = responses.map_err(|error| match error {
+            Error::Logits => Error::NotFinite {
+                step: work.step,
+                term: "what the student samples from".into(),
+                rows: asks.iter().map(|ask| ask.row).collect(),
+            },
+            other => other,
         })?;
         Ok(Answers::new(asks, responses))
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use distil_model::{Model, files};
 use serde::{Deserialize, Serialize};
 
+use super::collapse::Collapse;
 use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::method::Method;
@@ -23,6 +24,13 @@ pub(crate) struct State {
     pub(crate) tokens: u64,
     /// Seconds spent training, evaluation excluded.
     pub(crate) seconds: f64,
+    /// Seconds spent before the first step on what the method needs, the teacher's samples above
+    /// all; without those of a process that was killed before its first checkpoint.
+    #[serde(default)]
+    pub(crate) preparation_seconds: f64,
+    /// What is watched for a collapse.
+    #[serde(default)]
+    pub(crate) collapse: Collapse,
     /// Metrics before the first step.
     pub(crate) start: Vec<(String, f64)>,
     /// Metrics of the newest evaluation.

@@ -4,6 +4,7 @@
 //! from its last checkpoint ends with the same bits as one that was not.
 
 mod checkpoint;
+mod collapse;
 mod folder;
 mod gradients;
 mod optimizer;
@@ -52,6 +53,8 @@ pub struct Run<'a> {
 pub enum Event<'a> {
     /// Something worth saying once.
     Note(&'a str),
+    /// Something that is going wrong.
+    Warning(&'a str),
     /// Long work moves on; a `total` of 0 is not known.
     Progress {
         /// What is being done.
@@ -97,6 +100,9 @@ pub struct StepLine {
     pub terms: BTreeMap<&'static str, f64>,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
+    /// Norm of each term's own gradient in the student's logits, all response tokens of the step
+    /// together, as the term enters the loss.
+    pub logit_gradients: BTreeMap<&'static str, f64>,
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Response tokens trained on, a second of this step.
@@ -153,7 +159,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     checkpoint::clear_leftovers(run.out);
     let newest = checkpoint::newest(run.out);
     folder.same_inputs(&sha256)?;
-    let state = match newest {
+    let mut state = match newest {
         Some(step) => {
             let path = checkpoint::path_of(run.out, step);
             material.student = Model::open(&path, &material.student.network.device())?;
@@ -181,9 +187,11 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         interrupt: run.interrupt,
         events,
     };
+    let start = Instant::now();
     let Some(mut method) = prepare(material, &mut preparation)? else {
         return Ok(Outcome::Interrupted { step: state.step });
     };
+    state.preparation_seconds += start.elapsed().as_secs_f64();
     let mut optimizer = Optimizer::new(&config.train, &student.network);
     if let Some(step) = newest {
         let path = checkpoint::path_of(run.out, step).join("optimizer.safetensors");
@@ -249,6 +257,11 @@ impl Trainer<'_> {
             self.folder.append("metrics.jsonl", &line)?;
             events(Event::Step(&line));
             let step = self.state.step;
+            if let Some(warning) = self.state.collapse.after(step, &line.terms) {
+                let line = json!({"step": step, "warning": warning});
+                self.folder.append("metrics.jsonl", &line)?;
+                events(Event::Warning(&warning));
+            }
             let last = self.is_last();
             if last || (every > 0 && step.is_multiple_of(every)) {
                 self.measure(events)?;
@@ -268,6 +281,18 @@ impl Trainer<'_> {
     fn is_last(&self) -> bool {
         let tokens = self.run.config.train.tokens;
         self.state.step >= self.steps || tokens.is_some_and(|most| self.state.tokens >= most)
+    }
+
+    /// Share of the run that is done, by steps or by tokens, whichever ends it first.
+    fn progress(&self) -> f64 {
+        let of_steps = self.state.step as f64 / self.steps.max(1) as f64;
+        let of_tokens = self
+            .run
+            .config
+            .train
+            .tokens
+            .map_or(0.0, |most| self.state.tokens as f64 / most.max(1) as f64);
+        of_steps.max(of_tokens)
     }
 
     /// Rows of a step: consecutive parts of one epoch's order; the last part may be smaller.
@@ -294,13 +319,15 @@ impl Trainer<'_> {
             step,
             seed: self.run.config.seed,
             phases: Phases::default(),
-            steps: self.steps,
             batch: settings.batch,
+            progress: self.progress(),
+            logit_squares: BTreeMap::new(),
         };
         let report = self.method.step(&self.network, &rows, &mut work)?;
         let Work {
             gradients,
             mut phases,
+            logit_squares,
             ..
         } = work;
         let rate = learning_rate(settings, step, self.steps);
@@ -337,6 +364,10 @@ impl Trainer<'_> {
             loss: report.loss,
             terms: report.terms.into_iter().collect(),
             gradient_norm: norm,
+            logit_gradients: logit_squares
+                .into_iter()
+                .map(|(term, square)| (term, square.sqrt()))
+                .collect(),
             learning_rate: rate,
             tokens_per_second: report.tokens as f64 / seconds.max(1e-9),
             seconds,
@@ -500,6 +531,7 @@ impl Trainer<'_> {
                 "student_step": best.map_or(self.state.step, |best| best.step),
                 "steps": self.state.step,
                 "tokens": self.state.tokens,
+                "preparation_seconds": self.state.preparation_seconds,
                 "training_seconds": self.state.seconds,
             }),
         )?;

@@ -46,12 +46,13 @@ fn with(change: impl Fn(&mut Settings)) -> MmPbkd {
 fn work(micro_batch_tokens: usize) -> Work {
     Work {
         gradients: Gradients::default(),
-        steps: 100,
         micro_batch_tokens,
         step: 1,
         seed: 5,
         phases: Phases::default(),
         batch: 4,
+        progress: 0.0,
+        logit_squares: std::collections::BTreeMap::new(),
     }
 }
 

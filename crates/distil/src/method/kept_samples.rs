@@ -1,4 +1,5 @@
-//! The teacher's own answers to the training prompts: generated once, kept in the run's folder.
+//! A model's own answers to the training prompts, generated once and kept in the run's folder: the
+//! teacher's, and the student's as it was at the start.
 //!
 //! Samples are written as they are finished, so that an interrupted generation goes on where it
 //! stopped. A row's sample depends on the seed and the row alone.
@@ -19,7 +20,31 @@ use crate::error::{Error, Result};
 use crate::rollout::{Finish, Generation, Prompt, generate};
 use crate::train::Event;
 
-/// A line of `teacher-samples.jsonl`.
+/// Whose answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Teacher,
+    /// The student's before its first step.
+    FirstStudent,
+}
+
+impl Whose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher",
+            Self::FirstStudent => "student",
+        }
+    }
+
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Teacher => "the teacher answers",
+            Self::FirstStudent => "the student answers",
+        }
+    }
+}
+
+/// A line of `teacher-samples.jsonl` or `student-samples.jsonl`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
     /// Number of the sample: `prompt · samples_per_prompt + i`.
@@ -31,22 +56,21 @@ struct Line {
 /// Rows generated between two looks at the interrupt flag.
 const CHUNK: usize = 64;
 
-/// `per_prompt` samples of the teacher for each prompt, in the prompts' order. `None` if the user
+/// `per_prompt` samples of the model for each prompt, in the prompts' order. `None` if the user
 /// interrupted.
-pub(crate) fn teacher_samples(
-    teacher: &Model,
+pub(crate) fn kept_samples(
+    whose: Whose,
+    model: &Model,
     prompts: &[PromptExample],
     per_prompt: usize,
     rollout: Rollout,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Vec<Example>>> {
-    let path = preparation.folder.path().join("teacher-samples.jsonl");
-    let partial = preparation
-        .folder
-        .path()
-        .join("teacher-samples.partial.jsonl");
+    let (folder, name) = (preparation.folder.path(), whose.name());
+    let path = folder.join(format!("{name}-samples.jsonl"));
+    let partial = folder.join(format!("{name}-samples.partial.jsonl"));
     let total = prompts.len() * per_prompt;
-    let tokens = teacher.network.tokens();
+    let tokens = model.network.tokens();
     let mut samples = match path.exists() {
         true => read(&path, total, tokens, false)?,
         false => read(&partial, total, tokens, true)?,
@@ -89,14 +113,14 @@ pub(crate) fn teacher_samples(
                 .collect();
             let events = &mut *preparation.events;
             let responses = generate(
-                &teacher.network,
-                &teacher.stop_ids,
+                &model.network,
+                &model.stop_ids,
                 &rows,
                 &generation,
                 &mut |_, _| {
                     done += 1;
                     events(Event::Progress {
-                        what: "the teacher answers",
+                        what: whose.doing(),
                         done,
                         total,
                     });
@@ -163,8 +187,8 @@ fn read(path: &Path, total: usize, tokens: usize, lenient: bool) -> Result<BTree
                 return Err(Error::Row {
                     path: path.to_owned(),
                     line: number + 1,
-                    what: "not a teacher sample of this run".into(),
-                    fix: "remove the file to have the teacher answer again".into(),
+                    what: "not a sample of this run".into(),
+                    fix: "remove the file to have the prompts answered again".into(),
                 });
             }
         }
