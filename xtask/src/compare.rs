@@ -10,11 +10,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A method as it takes part: its title, its table, and its learning rate.
+/// A method as it takes part: its title, its table, its learning rate, and what else it needs.
 struct Entrant {
     title: &'static str,
     method: &'static str,
     learning_rate: &'static str,
+    sets: &'static [&'static str],
 }
 
 const fn entrant(
@@ -26,6 +27,7 @@ const fn entrant(
         title,
         method,
         learning_rate,
+        sets: &[],
     }
 }
 
@@ -36,11 +38,23 @@ const ENTRANTS: &[Entrant] = &[
     entrant("KD", r#"{name="kd"}"#, "1e-4"),
     entrant("SeqKD", r#"{name="seqkd"}"#, "1e-4"),
     entrant("GKD", r#"{name="gkd"}"#, "1e-4"),
-    entrant("DistiLLM", r#"{name="distillm"}"#, "1e-4"),
+    // In a short run its threshold has to rise in a few large steps, if it rises at all.
+    Entrant {
+        sets: &["eval.every=7"],
+        ..entrant(
+            "DistiLLM",
+            r#"{name="distillm", threshold_step=0.5, threshold_tolerance=0.0}"#,
+            "1e-4",
+        )
+    },
     entrant("MiniLLM", r#"{name="minillm"}"#, "2e-5"),
     entrant("DPKD", r#"{name="dpkd"}"#, "1e-4"),
     entrant("LLMR", r#"{name="llmr"}"#, "2e-5"),
-    entrant("PbKD (online)", r#"{name="pbkd"}"#, "2e-5"),
+    entrant(
+        "PbKD (online)",
+        r#"{name="pbkd", iteration_steps=5, fit_steps=10}"#,
+        "2e-5",
+    ),
     entrant("MM-PbKD", r#"{name="mm_pbkd"}"#, "2e-5"),
 ];
 
@@ -68,7 +82,7 @@ impl Options {
         let mut options = Self {
             out: PathBuf::from("runs/compare"),
             seeds: 3,
-            tokens: 6_000,
+            tokens: 4_000,
             methods: None,
             set: Vec::new(),
         };
@@ -91,6 +105,16 @@ impl Options {
                 other => return Err(format!("unknown option {other}")),
             }
         }
+        if let Some(name) = options.methods.iter().flatten().find(|name| {
+            let mut all = ENTRANTS.iter();
+            !all.any(|entrant| is_called(entrant, name))
+        }) {
+            let titles: Vec<String> = ENTRANTS.iter().map(folder).collect();
+            return Err(format!(
+                "there is no method {name}; choose from {}",
+                titles.join(", ")
+            ));
+        }
         Ok(options)
     }
 }
@@ -110,13 +134,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut results: Vec<(&Entrant, Vec<Value>)> = Vec::new();
     let takes_part = |entrant: &&Entrant| {
         let chosen = options.methods.as_ref();
-        chosen.is_none_or(|names| names.iter().any(|name| folder(entrant).starts_with(name)))
+        chosen.is_none_or(|names| names.iter().any(|name| is_called(entrant, name)))
     };
     // Seed by seed: a comparison that is broken off has every method equally often.
     for seed in 0..options.seeds {
         for entrant in ENTRANTS.iter().filter(takes_part) {
             let out = options.out.join(format!("{}-{seed}", folder(entrant)));
-            let sets = [
+            let mut sets = vec![
                 format!("seed={seed}"),
                 format!("student.model={student}"),
                 format!("method={}", entrant.method),
@@ -124,6 +148,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
                 format!("train.tokens={}", options.tokens),
                 "train.steps=100000".to_owned(),
             ];
+            sets.extend(entrant.sets.iter().map(|&set| set.to_owned()));
             let result = train(&out, options, &sets)?;
             match results.iter_mut().find(|(e, _)| e.title == entrant.title) {
                 Some((_, values)) => values.push(result),
@@ -138,6 +163,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     println!("{}", table(&results));
     Ok(())
+}
+
+/// Whether `name` is the entrant's, however it is written: mm_pbkd, MM-PbKD, pbkd.
+fn is_called(entrant: &Entrant, name: &str) -> bool {
+    folder(entrant).starts_with(&name.to_lowercase().replace('_', "-"))
 }
 
 /// A name for files: small letters, digits and hyphens.
@@ -172,9 +202,10 @@ fn train(out: &Path, options: &Options, sets: &[String]) -> Result<Value, String
 
 /// Mean and half of the 95 % interval of Student's t for the mean.
 fn interval(values: &[f64]) -> (f64, f64) {
-    /// 97.5 % points for 1 to 9 degrees of freedom, then the normal distribution's.
-    const T: [f64; 9] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
+    /// 97.5 % points for 1 to 20 degrees of freedom; beyond, the last one is a little too wide.
+    const T: [f64; 20] = [
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
+        2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     ];
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -182,7 +213,7 @@ fn interval(values: &[f64]) -> (f64, f64) {
         return (mean, f64::NAN);
     };
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let factor = T.get(freedom).copied().unwrap_or(1.96);
+    let factor = T[freedom.min(T.len() - 1)];
     (mean, factor * (variance / n).sqrt())
 }
 
@@ -191,8 +222,8 @@ fn table(results: &[(&Entrant, Vec<Value>)]) -> String {
     for (_, title, _) in METRICS {
         let _ = write!(text, " {title} |");
     }
-    text.push_str(" student tokens | seconds |\n|---|---|");
-    text.push_str(&"---|".repeat(METRICS.len() + 2));
+    text.push_str(" student tokens | seconds before | seconds |\n|---|---|");
+    text.push_str(&"---|".repeat(METRICS.len() + 3));
     text.push('\n');
     let cell = |values: Vec<f64>, digits: usize| match interval(&values) {
         (mean, half) if half.is_nan() => format!("{mean:.digits$}"),
@@ -205,7 +236,7 @@ fn table(results: &[(&Entrant, Vec<Value>)]) -> String {
             let value = of(first, &format!("/start/{name}")).unwrap_or(f64::NAN);
             let _ = write!(text, " {value:.digits$} |");
         }
-        text.push_str(" | |\n");
+        text.push_str(" | | |\n");
     }
     for (entrant, values) in results {
         let _ = write!(text, "| {} | {} |", entrant.title, entrant.learning_rate);
@@ -219,8 +250,9 @@ fn table(results: &[(&Entrant, Vec<Value>)]) -> String {
         }
         let _ = writeln!(
             text,
-            " {} | {} |",
+            " {} | {} | {} |",
             cell(column("/tokens"), 0),
+            cell(column("/preparation_seconds"), 0),
             cell(column("/training_seconds"), 0)
         );
     }
@@ -235,6 +267,7 @@ fn json(results: &[(&Entrant, Vec<Value>)]) -> String {
                 "method": entrant.title,
                 "settings": entrant.method,
                 "learning_rate": entrant.learning_rate,
+                "set": entrant.sets,
                 "runs": values,
             })
         })
@@ -260,7 +293,7 @@ mod tests {
         let run = |rouge: f64| {
             serde_json::json!({
                 "start": {"rouge_l": 0.1}, "student": {"rouge_l": rouge},
-                "tokens": 100, "training_seconds": 9.0,
+                "tokens": 100, "preparation_seconds": 3.0, "training_seconds": 9.0,
             })
         };
         let text = table(&[(&ENTRANTS[0], vec![run(0.2), run(0.4)])]);
@@ -274,15 +307,21 @@ mod tests {
             lines[3].starts_with("| SFT | 1e-4 | 0.300 ± 1.271 |"),
             "{text}"
         );
-        assert!(lines[3].ends_with("| 100 ± 0 | 9 ± 0 |"), "{text}");
+        assert!(lines[3].ends_with("| 100 ± 0 | 3 ± 0 | 9 ± 0 |"), "{text}");
     }
 
     #[test]
     fn options_and_what_is_wrong_with_them() {
         let options = Options::parse(&["--seeds", "5", "--methods", "kd,llmr"]).unwrap();
-        assert_eq!((options.seeds, options.tokens), (5, 6_000));
+        assert_eq!((options.seeds, options.tokens), (5, 4_000));
         assert_eq!(options.methods.unwrap(), ["kd", "llmr"]);
-        for words in [&["--seeds"][..], &["--seeds", "0"], &["--what"]] {
+        assert!(Options::parse(&["--methods", "mm_pbkd,PbKD"]).is_ok());
+        for words in [
+            &["--methods", "dpo"][..],
+            &["--seeds"],
+            &["--seeds", "0"],
+            &["--what"],
+        ] {
             assert!(Options::parse(words).is_err(), "{words:?}");
         }
     }

@@ -9,8 +9,15 @@
 //! disk     (keep_last + best + the one being written) · 12P (checkpoints) + 4P (student)
 //! ```
 //!
+//! A third network of R parameters adds to both: the reward model of PbKD and the Q-function of
+//! MM-PbKD 16R in memory and 12R in each checkpoint, LLMR's policy that lags behind 4R in each.
+//!
 //! Time is an estimate: the floating-point operations of a step over this machine's measured matrix
-//! rate and a share of it that training reaches, sampling likewise by the memory's bandwidth.
+//! rate and a share of it that training reaches, sampling likewise by the memory's bandwidth. Responses
+//! that are still to be sampled count as long as they may become.
+
+mod networks;
+mod texts;
 
 use std::fmt;
 
@@ -18,10 +25,15 @@ use distil_model::Llama;
 use serde::Serialize;
 
 use crate::bench::{Roof, forward_operations, head_operations, layer_weights};
-use crate::config::Config;
+use crate::config::{Config, Method, Train};
 use crate::data::counts::Counts;
 use crate::error::Result;
 use crate::train::{Event, Setup, setup};
+use networks::{Networks, third_network};
+use texts::{
+    Lengths, Text, Texts, first_answers, in_pairs, objective_texts, opponent_texts,
+    student_answers, teacher_texts, trained_texts,
+};
 
 /// Share of the measured matrix rate that a step is taken to reach: a little below the 0.64 to 0.74
 /// that `distil bench step` showed.
@@ -46,8 +58,10 @@ pub struct Plan {
     pub rows_used: usize,
     /// Held-out prompts and references, if there are held-out rows.
     pub held_out: Option<usize>,
-    /// Optimiser steps.
+    /// Optimiser steps; estimated where `train.tokens` ends the run.
     pub steps: usize,
+    /// Whether `train.tokens` ends the run before its steps or epochs do.
+    pub ended_by_tokens: bool,
     /// Tokens of an average optimiser step, prompts included.
     pub tokens_per_step: f64,
     /// The longest sequence, in tokens.
@@ -58,7 +72,7 @@ pub struct Plan {
     pub disk: Vec<Part>,
     /// Seconds of an average optimiser step, estimated.
     pub seconds_per_step: f64,
-    /// Seconds before the first step (the teacher's samples), estimated.
+    /// Seconds before the first step (samples that are drawn once), estimated.
     pub seconds_before: f64,
 }
 
@@ -84,14 +98,6 @@ fn as_text<S: serde::Serializer>(counts: &Counts, to: S) -> std::result::Result<
     to.collect_str(counts)
 }
 
-/// What is sampled during a run.
-struct Sampling {
-    /// Tokens that the student generates in an optimiser step.
-    student_tokens: f64,
-    /// Tokens that the teacher generates before the first step.
-    teacher_tokens: f64,
-}
-
 /// Checks a run and predicts what it takes; starts nothing and writes nothing but the cache of
 /// models. Both models and all rows are read.
 ///
@@ -100,68 +106,60 @@ struct Sampling {
 pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
     let setup = setup(config, events)?;
     let roof = Roof::measure();
-    Ok(of_setup(config, &setup, &roof))
+    of_setup(config, &setup, &roof)
 }
 
-fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Plan {
-    let material = &setup.material;
-    let student = &material.student.network;
-    let teacher = material.teacher.as_ref().map(|teacher| &teacher.network);
-    let new_tokens = sampled_length(config);
-    let lengths: Vec<usize> = match material.examples.is_empty() {
-        false => material
-            .examples
-            .iter()
-            .map(|example| example.len())
-            .collect(),
-        // Only prompts are given: responses have at most the length that is sampled.
-        true => material
-            .prompts
-            .iter()
-            .map(|prompt| prompt.prompt.len() + new_tokens)
-            .collect(),
+fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
+    let (material, method) = (&setup.material, &config.method);
+    let networks = Networks {
+        student: &material.student.network,
+        teacher: material.teacher.as_ref().map(|teacher| &teacher.network),
+        third: third_network(method, &material.student.network)?,
     };
-    let rows = lengths.len() * config.method.teacher_answers().max(1);
-    let steps = config.train.steps(rows);
-    let sequences = config.train.batch.min(rows) as f64;
-    let mean = lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    let trained = sequences * mean * sequences_per_row(config);
-    let sampling = Sampling {
-        student_tokens: match config.method.samples_student() {
-            true => sequences * new_tokens as f64,
-            false => 0.0,
-        },
-        teacher_tokens: (material.prompts.len() * config.method.teacher_answers() * new_tokens)
-            as f64,
+    let texts = Texts::of(
+        &material.examples,
+        &material.prompts,
+        &material.pairs,
+        &material.corpus,
+        sampled_length(config),
+    );
+    let all_rows = texts.rows * method.teacher_answers().max(1);
+    let rows = config.train.batch.min(all_rows) as f64;
+    let trained = trained_texts(method);
+    let tokens = rows * texts.sum(&trained, Lengths::tokens);
+    let responses = rows * texts.sum(&trained, |lengths| lengths.response);
+    let steps = steps(&config.train, all_rows, responses);
+    let longest = texts.longest(method);
+    let together = match in_pairs(method) {
+        true => texts.sum(&objective_texts(method), |l| l.longest as f64) as usize,
+        false => 0,
     };
-    Plan {
-        method: config.method.name(),
-        teacher: teacher.map(size),
-        student: size(student),
+    let most = config.train.micro_batch_tokens.min(tokens as usize);
+    let at_once = most.max(longest).max(together);
+    let sampled = method.rollout().map(|_| texts.sampled.longest);
+    let measured = setup.eval.as_ref().map(|set| {
+        let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
+        prompts.max().unwrap_or(0) + config.eval.max_new_tokens
+    });
+    Ok(Plan {
+        method: method.name(),
+        teacher: networks.teacher.map(size),
+        student: size(networks.student),
         rows: setup.counts,
-        rows_used: lengths.len(),
+        rows_used: texts.rows,
         held_out: setup
             .eval
             .as_ref()
             .map(|set| set.prompts.len().max(set.examples.len())),
         steps,
-        tokens_per_step: trained,
+        ended_by_tokens: steps < config.train.steps(all_rows),
+        tokens_per_step: tokens,
         longest,
-        memory: memory(config, student, teacher, trained as usize, longest),
-        disk: disk(config, student),
-        seconds_per_step: step_seconds(
-            student,
-            teacher,
-            trained,
-            mean,
-            sampling.student_tokens,
-            roof,
-        ),
-        seconds_before: teacher.map_or(0.0, |teacher| {
-            sampling_seconds(teacher, sampling.teacher_tokens, config.eval.batch, roof)
-        }),
-    }
+        memory: memory(config, &networks, at_once, sampled.max(measured)),
+        disk: disk(config, &networks),
+        seconds_per_step: step_seconds(config, &networks, &texts, rows, roof),
+        seconds_before: seconds_before(config, &networks, &texts, roof),
+    })
 }
 
 fn size(network: &Llama) -> Size {
@@ -171,60 +169,82 @@ fn size(network: &Llama) -> Size {
     }
 }
 
-/// DPKD's sequence form trains on two sequences a row.
-fn sequences_per_row(config: &Config) -> f64 {
-    match config.method.samples_student() {
-        true => 2.0,
-        false => 1.0,
-    }
-}
-
 /// Length limit of the method's samples, in tokens.
 fn sampled_length(config: &Config) -> usize {
     let rollout = config.method.rollout();
     rollout.map_or(config.data.max_response_tokens, |r| r.max_new_tokens)
 }
 
+/// Steps of a run that goes over `rows` rows and trains on so many response tokens a step.
+fn steps(train: &Train, rows: usize, response_tokens: f64) -> usize {
+    let steps = train.steps(rows);
+    match train.tokens {
+        // A cast from a float saturates.
+        Some(most) if response_tokens > 0.0 => {
+            steps.min((most as f64 / response_tokens).ceil() as usize)
+        }
+        _ => steps,
+    }
+}
+
+/// `at_once`: tokens of the largest micro-batch. `answered`: the longest prompt with its answer, if
+/// anything is sampled.
 fn memory(
     config: &Config,
-    student: &Llama,
-    teacher: Option<&Llama>,
-    step_tokens: usize,
-    longest: usize,
+    networks: &Networks<'_>,
+    at_once: usize,
+    answered: Option<usize>,
 ) -> Vec<Part> {
+    let student = networks.student;
     let parameters = student.size() as u64;
     let part = |what, numbers: u64| Part {
         what,
         bytes: numbers * F32,
     };
-    let tokens = config
-        .train
-        .micro_batch_tokens
-        .min(step_tokens)
-        .max(longest) as u64;
     let mut parts = vec![
         part("student's weights", parameters),
         part("gradient", parameters),
         part("AdamW's moments", 2 * parameters),
         part(
             "activations kept for the backward pass",
-            tokens * activations(student),
+            at_once as u64 * activations(student),
         ),
         part("logits of a chunk", 2 * (8 << 20)),
     ];
-    if let Some(teacher) = teacher {
+    if let Some(teacher) = networks.teacher {
         parts.push(part("teacher's weights", teacher.size() as u64));
     }
-    if config.data.eval.is_some() || config.method.rollout().is_some() {
-        let batch = config.eval.batch.max(config.train.batch) as u64;
-        let larger = teacher.unwrap_or(student).config();
-        let numbers = 2 * larger.heads.key_value * larger.heads.dimension * larger.layers;
+    if let Some(third) = &networks.third {
+        let copies = match third.trained {
+            true => 4,
+            false => 1,
+        };
+        parts.push(part(third.what[0], copies * third.parameters()));
+    }
+    if let Some(longest) = answered {
+        let of_student = cache(student);
+        let numbers = match (&config.method, networks.teacher) {
+            // Every token is drawn from both.
+            (Method::MiniLlm(settings), Some(teacher)) if settings.teacher_mix > 0.0 => {
+                of_student + cache(teacher)
+            }
+            (method, Some(teacher)) if method.teacher_answers() > 0 => {
+                of_student.max(cache(teacher))
+            }
+            _ => of_student,
+        };
         parts.push(part(
             "keys and values while sampling",
-            batch * longest as u64 * numbers as u64,
+            config.eval.batch as u64 * longest as u64 * numbers,
         ));
     }
     parts
+}
+
+/// Numbers a token in the cache of keys and values.
+fn cache(network: &Llama) -> u64 {
+    let c = network.config();
+    (2 * c.heads.key_value * c.heads.dimension * c.layers) as u64
 }
 
 /// Numbers a token that a forward pass keeps: in each layer the inputs of its products and of its
@@ -236,39 +256,86 @@ fn activations(network: &Llama) -> u64 {
     (c.layers * (4 * d + attention + 3 * f) + 2 * d) as u64
 }
 
-fn disk(config: &Config, student: &Llama) -> Vec<Part> {
-    let parameters = student.size() as u64;
-    let kept = config.train.keep_last + usize::from(config.train.keep_best) + 1;
-    vec![
-        Part {
-            what: "checkpoints",
-            bytes: kept as u64 * 3 * F32 * parameters,
-        },
-        Part {
-            what: "student",
-            bytes: F32 * parameters,
-        },
-    ]
+fn disk(config: &Config, networks: &Networks<'_>) -> Vec<Part> {
+    let parameters = networks.student.size() as u64;
+    let kept = (config.train.keep_last + usize::from(config.train.keep_best) + 1) as u64;
+    let part = |what, numbers: u64| Part {
+        what,
+        bytes: numbers * F32,
+    };
+    let mut parts = vec![
+        part("checkpoints", kept * 3 * parameters),
+        part("student", parameters),
+    ];
+    if let Some(third) = &networks.third {
+        let copies = match third.trained {
+            true => 3,
+            false => 1,
+        };
+        parts.push(part(third.what[1], kept * copies * third.parameters()));
+    }
+    parts
 }
 
+/// Seconds of a step of `rows` rows. A backward pass is two forward passes' work; what is only
+/// looked at, without a gradient, is left aside.
 fn step_seconds(
-    student: &Llama,
-    teacher: Option<&Llama>,
-    tokens: f64,
-    length: f64,
-    sampled: f64,
+    config: &Config,
+    networks: &Networks<'_>,
+    texts: &Texts,
+    rows: f64,
     roof: &Roof,
 ) -> f64 {
-    let forward = |network: &Llama| {
-        forward_operations(network, tokens, length) + head_operations(network, tokens)
+    let method = &config.method;
+    let trunk = |network: &Llama, sequences: &[(Text, f64)]| {
+        texts.sum(sequences, |lengths| {
+            forward_operations(network, lengths.tokens(), lengths.tokens())
+        })
     };
-    let operations = 3.0 * forward(student) + teacher.map_or(0.0, forward);
-    roof.seconds(operations, 0.0) / REACHED + sampling_seconds(student, sampled, 32, roof)
+    let head = |network: &Llama, sequences: &[(Text, f64)]| {
+        head_operations(network, texts.sum(sequences, |lengths| lengths.response))
+    };
+    let both = |network: &Llama, sequences: &[(Text, f64)]| {
+        trunk(network, sequences) + head(network, sequences)
+    };
+    let mut operations = 3.0 * both(networks.student, &trained_texts(method));
+    if let Some(teacher) = networks.teacher {
+        operations += both(teacher, &teacher_texts(method));
+    }
+    if let Some(third) = &networks.third {
+        let sequences = opponent_texts(method);
+        operations += 3.0 * trunk(&third.network, &sequences);
+        // A reward is one number a response; a Q-function has one for each token.
+        if matches!(method, Method::MmPbkd(_)) {
+            operations += 3.0 * head(&third.network, &sequences);
+        }
+    }
+    let answers = student_answers(method);
+    let tokens = rows * answers * texts.sampled.response;
+    let batch = config.eval.batch.min((rows * answers.max(1.0)) as usize);
+    let mut sampling = sampling_seconds(networks.student, tokens, batch, roof);
+    if let (Method::MiniLlm(settings), Some(teacher)) = (method, networks.teacher)
+        && settings.teacher_mix > 0.0
+    {
+        sampling += sampling_seconds(teacher, tokens, batch, roof);
+    }
+    roof.seconds(rows * operations, 0.0) / REACHED + sampling
+}
+
+/// Seconds of the samples that are drawn once, before the first step.
+fn seconds_before(config: &Config, networks: &Networks<'_>, texts: &Texts, roof: &Roof) -> f64 {
+    let (method, batch) = (&config.method, config.eval.batch);
+    let tokens = |answers: usize| (texts.rows * answers) as f64 * texts.sampled.response;
+    let of_teacher = networks.teacher.map_or(0.0, |teacher| {
+        sampling_seconds(teacher, tokens(method.teacher_answers()), batch, roof)
+    });
+    let of_student = tokens(first_answers(method));
+    of_teacher + sampling_seconds(networks.student, of_student, batch, roof)
 }
 
 fn sampling_seconds(network: &Llama, tokens: f64, batch: usize, roof: &Roof) -> f64 {
     let config = network.config();
-    let rows = batch as f64;
+    let rows = batch.max(1) as f64;
     let operations = forward_operations(network, rows, 0.0) + head_operations(network, rows);
     let weights = layer_weights(network) + config.width * config.vocabulary;
     let bytes = weights as f64 * F32 as f64;
@@ -306,9 +373,13 @@ impl fmt::Display for Plan {
             Some(rows) => writeln!(f, "held out  {rows} rows measured")?,
             None => writeln!(f, "held out  none: nothing is measured")?,
         }
+        let until = match self.ended_by_tokens {
+            true => " or so, until train.tokens is reached",
+            false => "",
+        };
         writeln!(
             f,
-            "steps     {}, about {:.0} tokens each, sequences of at most {} tokens",
+            "steps     {}{until}, about {:.0} tokens each, sequences of at most {} tokens",
             self.steps, self.tokens_per_step, self.longest
         )?;
         writeln!(f, "memory    about {}", bytes(self.memory_bytes()))?;
@@ -327,7 +398,7 @@ impl fmt::Display for Plan {
             self.seconds_per_step,
             match self.seconds_before > 0.0 {
                 true => format!(
-                    ", {} for the teacher's samples",
+                    ", {} for samples before the first",
                     duration(self.seconds_before)
                 ),
                 false => String::new(),
@@ -363,6 +434,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::data::example::Example;
     use crate::testing::tiny_network;
 
     fn config(text: &str) -> Config {
@@ -372,44 +444,141 @@ mod tests {
         Config::parse(&text, Path::new("run.toml"), &[]).unwrap()
     }
 
+    /// Of a method alone.
+    fn method(text: &str) -> Method {
+        config(&format!("[method]\n{text}\n")).method
+    }
+
+    fn networks<'a>(
+        method: &Method,
+        student: &'a Llama,
+        teacher: Option<&'a Llama>,
+    ) -> Networks<'a> {
+        Networks {
+            student,
+            teacher,
+            third: third_network(method, student).unwrap(),
+        }
+    }
+
+    fn example(prompt: usize, response: usize) -> Example {
+        Example {
+            prompt: vec![3; prompt],
+            response: vec![4; response],
+            row: 0,
+        }
+    }
+
+    fn bytes_of(parts: &[Part], what: &str) -> Option<u64> {
+        let part = parts.iter().find(|part| part.what.contains(what));
+        part.map(|part| part.bytes)
+    }
+
     #[test]
     fn the_parts_are_those_of_the_formula() {
         let network = tiny_network(1);
         let parameters = network.size() as u64;
-        let config = config("method.name = \"kd\"\ntrain.keep_last = 3\n");
-        let parts = memory(&config, &network, Some(&network), 100, 40);
-        let bytes = |what: &str| {
-            parts
-                .iter()
-                .find(|part| part.what.contains(what))
-                .unwrap()
-                .bytes
-        };
+        let config = config("method.name = \"kd\"\ntrain.keep_last = 3\neval.batch = 5\n");
+        let networks = networks(&config.method, &network, Some(&network));
+        let parts = memory(&config, &networks, 100, Some(40));
+        let bytes = |what: &str| bytes_of(&parts, what).unwrap();
         assert_eq!(bytes("student's weights"), 4 * parameters);
         assert_eq!(bytes("AdamW"), 8 * parameters);
         assert_eq!(bytes("teacher"), 4 * parameters);
         // Two layers of 4·16 + (2·4 + 2·2)·4 + 3·24 numbers, and 2·16.
         assert_eq!(bytes("activations"), 4 * 100 * (2 * (64 + 48 + 72) + 32));
-        let disk = disk(&config, &network);
-        assert_eq!(disk[0].bytes, 4 * 12 * parameters);
+        // Keys and values of 2 heads of 4 in two layers, for 5 rows of 40 tokens.
+        assert_eq!(bytes("keys and values"), 4 * 5 * 40 * (2 * 2 * 4 * 2));
+        assert_eq!(parts.len(), 7);
+        assert_eq!(disk(&config, &networks)[0].bytes, 4 * 12 * parameters);
+        assert_eq!(disk(&config, &networks).len(), 2);
+        let nothing_sampled = memory(&config, &networks, 100, None);
+        assert_eq!(bytes_of(&nothing_sampled, "keys and values"), None);
     }
 
     #[test]
-    fn sampling_counts_where_a_method_samples() {
-        let dpkd = config("method.name = \"dpkd\"\nmethod.max_new_tokens = 20\n");
-        assert!(dpkd.method.samples_student());
-        assert_eq!((sequences_per_row(&dpkd), sampled_length(&dpkd)), (2.0, 20));
-        let seqkd = config("method.name = \"seqkd\"\nmethod.samples_per_prompt = 4\n");
-        assert!(!seqkd.method.samples_student());
-        assert_eq!(seqkd.method.teacher_answers(), 4);
+    fn a_third_network_is_counted_in_memory_and_on_disk() {
+        let network = tiny_network(1);
+        // 1920 in the matrices and 2·16 in the norms of a layer, 24·16 in the embedding, 16 in the
+        // last norm; the reward's head is of 16 weights and a bias.
+        let (two_layers, one_layer) = (4304, 2352);
+        assert_eq!(network.size(), 4304);
+        for (text, what, memory_bytes, disk_bytes) in [
+            (
+                "name = \"pbkd\"\nreward_layers = 1",
+                "reward model",
+                16 * (one_layer + 17),
+                12 * (one_layer + 17),
+            ),
+            (
+                "name = \"mm_pbkd\"\nq_layers = 9",
+                "Q-function",
+                16 * two_layers,
+                12 * two_layers,
+            ),
+            (
+                "name = \"llmr\"\nsync_every = 4",
+                "lags behind",
+                4 * two_layers,
+                4 * two_layers,
+            ),
+        ] {
+            let config = config(&format!("train.keep_last = 1\n[method]\n{text}\n"));
+            let networks = networks(&config.method, &network, None);
+            let parts = memory(&config, &networks, 100, None);
+            assert_eq!(bytes_of(&parts, what), Some(memory_bytes), "{text}");
+            // The last checkpoint and the one being written.
+            let parts = disk(&config, &networks);
+            assert_eq!(bytes_of(&parts, what), Some(2 * disk_bytes), "{text}");
+        }
+        for text in ["name = \"llmr\"", "name = \"kd\""] {
+            assert!(networks(&method(text), &network, None).third.is_none());
+        }
+    }
+
+    #[test]
+    fn tokens_end_a_run_early() {
+        let train = config("method.name = \"kd\"\ntrain.steps = 50\ntrain.tokens = 1000\n").train;
+        assert_eq!(steps(&train, 10, 30.0), 34);
+        assert_eq!(steps(&train, 10, 10.0), 50);
+        assert_eq!(steps(&train, 10, 0.0), 50);
+        let train = config("method.name = \"kd\"\ntrain.steps = 50\n").train;
+        assert_eq!(steps(&train, 10, 30.0), 50);
+    }
+
+    #[test]
+    fn seconds_follow_from_what_a_method_computes() {
         let network = tiny_network(1);
         let roof = Roof {
             gflops: 1.0,
             bytes_per_second: 1e9,
         };
-        let without = step_seconds(&network, None, 100.0, 10.0, 0.0, &roof);
-        assert!(step_seconds(&network, None, 100.0, 10.0, 50.0, &roof) > without);
-        assert!(step_seconds(&network, Some(&network), 100.0, 10.0, 0.0, &roof) > 1.3 * without);
+        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6);
+        let seconds = |text: &str| {
+            let config = config(&format!("[method]\n{text}\n"));
+            let networks = networks(&config.method, &network, Some(&network));
+            [
+                step_seconds(&config, &networks, &texts, 2.0, &roof),
+                seconds_before(&config, &networks, &texts, &roof),
+            ]
+        };
+        let [sft, nothing] = seconds("name = \"sft\"");
+        let [kd, _] = seconds("name = \"kd\"");
+        assert_eq!(nothing, 0.0);
+        // A forward and a backward pass, and one more forward pass of a teacher of the same size.
+        assert!((kd / sft - 4.0 / 3.0).abs() < 1e-9, "{kd} {sft}");
+        let [gkd, _] = seconds("name = \"gkd\"\nstudent_share = 1.0");
+        assert!(gkd > kd, "{gkd} {kd}");
+        let [mm_pbkd, once] = seconds("name = \"mm_pbkd\"");
+        let [dpkd, again] = seconds("name = \"dpkd\"");
+        assert!(mm_pbkd > dpkd, "{mm_pbkd} {dpkd}");
+        assert!(once > 0.0 && once == again);
+        // The student answers once, too, and several answers take as much longer.
+        let [_, offline] = seconds("name = \"pbkd\"\nmode = \"offline\"");
+        let [_, thrice] = seconds("name = \"seqkd\"\nsamples_per_prompt = 3");
+        for (found, expected) in [(offline, 2.0 * once), (thrice, 3.0 * once)] {
+            assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+        }
     }
 
     #[test]

@@ -79,10 +79,13 @@ impl RewardModel {
         rewards
     }
 
-    /// One AdamW step down Σ slopes · r, the slopes being an objective's derivatives in the rewards
-    /// of `texts`. Returns the gradient's norm before clipping; no step is made if that is no
-    /// number.
-    pub(crate) fn descend(&mut self, texts: &[&Example], slopes: &[f64], max_tokens: usize) -> f64 {
+    /// The gradient of Σ slopes · r in the trunk and in the head.
+    fn gradient(
+        &self,
+        texts: &[&Example],
+        slopes: &[f64],
+        max_tokens: usize,
+    ) -> (Gradients, Vec<f32>) {
         let width = self.trunk.config().width;
         let (weights, device) = (to_host(self.head.clone()), self.trunk.device());
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
@@ -105,6 +108,15 @@ impl RewardModel {
             let of_hidden = Tensor::from_data(TensorData::new(of_hidden, shape), &device);
             gradients.add(&self.trunk, (hidden * of_hidden).sum());
         }
+        (gradients, of_head)
+    }
+
+    /// One AdamW step down Σ slopes · r, the slopes being an objective's derivatives in the rewards
+    /// of `texts`. Returns the gradient's norm before clipping; no step is made if that is no
+    /// number.
+    pub(crate) fn descend(&mut self, texts: &[&Example], slopes: &[f64], max_tokens: usize) -> f64 {
+        let (gradients, of_head) = self.gradient(texts, slopes, max_tokens);
+        let (width, device) = (self.trunk.config().width, self.trunk.device());
         let square = of_head.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
         let norm = (gradients.norm().powi(2) + square).sqrt();
         if !norm.is_finite() {
@@ -205,7 +217,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::objective::bradley_terry::log_likelihood;
-    use crate::testing::tiny_network;
+    use crate::testing::{moved, tiny_network};
 
     fn settings() -> Train {
         let text = "student.model = \"hf:a/b\"\ndata.train = \"x.jsonl\"\nmethod.name = \"sft\"\n\
@@ -262,6 +274,28 @@ mod tests {
         assert!(rewards.iter().all(|r| r.abs() <= 2.0));
     }
 
+    /// The last token counts, in responses of one token too: a response that ended and one that was
+    /// cut off are two responses.
+    #[test]
+    fn the_last_token_is_part_of_what_is_rewarded() {
+        let mut model = model();
+        let texts = texts();
+        let texts: Vec<&Example> = texts.iter().collect();
+        for _ in 0..3 {
+            let (_, slopes) = preference(&model.rewards(&texts, 1000));
+            model.descend(&texts, &slopes, 1000);
+        }
+        for response in [vec![5, 9, 7], vec![5]] {
+            let text = |last| Example {
+                prompt: vec![3, 4],
+                response: response[1..].iter().copied().chain([last]).collect(),
+                row: 0,
+            };
+            let rewards = model.rewards(&[&text(0), &text(11)], 1000);
+            assert!((rewards[0] - rewards[1]).abs() > 1e-6, "{rewards:?}");
+        }
+    }
+
     #[test]
     fn micro_batches_change_rewards_by_rounding_only() {
         let texts = texts();
@@ -281,9 +315,6 @@ mod tests {
         }
     }
 
-    /// The step goes down the gradient: with plain gradient descent in the limit of a small rate,
-    /// the loss falls by rate · norm². AdamW's first step moves every parameter by the rate times
-    /// its gradient's sign, so the loss falls by the rate times the gradient's 1-norm at most.
     #[test]
     fn every_parameter_of_the_trunk_moves() {
         let texts = texts();
@@ -327,9 +358,10 @@ mod tests {
         assert_eq!(model.rewards(&texts, 1000), again.rewards(&texts, 1000));
     }
 
-    /// Slopes and backward against differences of the objective in the head's own weights.
+    /// Slopes and backward against differences of the objective, in every weight of the head and in
+    /// the trunk's last norm.
     #[test]
-    fn the_gradient_of_the_head_equals_differences() {
+    fn the_gradient_equals_differences() {
         let texts = texts();
         let texts: Vec<&Example> = texts.iter().collect();
         let mut model = model();
@@ -337,40 +369,48 @@ mod tests {
             let (_, slopes) = preference(&model.rewards(&texts, 1000));
             model.descend(&texts, &slopes, 1000);
         }
+        let (_, slopes) = preference(&model.rewards(&texts, 1000));
+        let (gradients, of_head) = model.gradient(&texts, &slopes, 1000);
+        let loss = |model: &RewardModel| preference(&model.rewards(&texts, 1000)).0;
+        let close = |name: &str, slope: f64, got: f32| {
+            let error = (slope - f64::from(got)).abs();
+            assert!(error < 1e-3 * slope.abs().max(0.1), "{name}: {slope} {got}");
+        };
+        let step = 1e-2f32;
         let head = to_host(model.head.clone());
-        let loss = |head: Vec<f32>, model: &mut RewardModel| {
-            let length = head.len();
-            model.head = Tensor::from_data(TensorData::new(head, [length]), &model.trunk.device());
-            preference(&model.rewards(&texts, 1000)).0
-        };
-        let norm_of = |model: &RewardModel| {
-            let (_, slopes) = preference(&model.rewards(&texts, 1000));
-            let (trunk, weights) = (model.trunk.frozen(), to_host(model.head.clone()));
-            let hidden = to_host(last_hidden(&trunk, &texts));
-            let mut gradient = vec![0.0; weights.len()];
-            for (h, slope) in hidden.chunks_exact(16).zip(slopes) {
-                let squashed = preactivation(h, &weights).tanh();
-                let slope = slope * model.bound * (1.0 - squashed * squashed);
-                for (sum, h) in gradient.iter_mut().zip(h.iter().chain([&1.0])) {
-                    *sum += slope * f64::from(*h);
-                }
-            }
-            gradient
-        };
-        let analytic = norm_of(&model);
-        for entry in 0..head.len() {
-            let h = 1e-2f32;
-            let (mut up, mut down) = (head.clone(), head.clone());
-            up[entry] += h;
-            down[entry] -= h;
-            let width = f64::from(up[entry]) - f64::from(down[entry]);
-            let slope = (loss(up, &mut model) - loss(down, &mut model)) / width;
-            let error = (slope - analytic[entry]).abs();
-            assert!(
-                error < 1e-3 * slope.abs().max(1.0),
-                "{entry}: {slope} {}",
-                analytic[entry]
-            );
+        for (entry, &got) in of_head.iter().enumerate() {
+            let mut at = |by: f32| {
+                let mut values = head.clone();
+                values[entry] += by;
+                let length = values.len();
+                let data = TensorData::new(values, [length]);
+                model.head = Tensor::from_data(data, &model.trunk.device());
+                loss(&model)
+            };
+            let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
+            close("head", slope, got);
+        }
+        let length = head.len();
+        model.head = Tensor::from_data(TensorData::new(head, [length]), &model.trunk.device());
+        let names: Vec<String> = model
+            .trunk
+            .parameters()
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
+        let index = names.iter().position(|n| n == "model.norm.weight").unwrap();
+        let of_norm = gradients.values()[index].clone();
+        assert!(of_norm.iter().any(|g| g.abs() > 1e-3));
+        for (entry, &got) in of_norm.iter().enumerate() {
+            let mut at = |by: f32| {
+                let trunk = model.trunk.frozen();
+                model.trunk = moved(&trunk, index, entry, by);
+                let value = loss(&model);
+                model.trunk = trunk;
+                value
+            };
+            let slope = (at(step) - at(-step)) / f64::from(2.0 * step);
+            close("norm", slope, got);
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-use distil_model::Llama;
+use burn::tensor::{Device, Tensor, TensorData};
+use distil_kernels::to_host;
 use distil_model::config::Config;
+use distil_model::{Llama, Parameter};
 use serde_json::json;
 
 /// A seeded Llama of 2 layers, width 16, vocabulary 24, context 64, with sharp enough logits that
@@ -33,4 +34,29 @@ pub(crate) fn tiny_network(seed: u64) -> Llama {
         Ok(values.collect())
     };
     Llama::build(config, &mut read, &Device::flex()).unwrap()
+}
+
+/// The network with one entry of its parameter number `which` changed by `by`.
+pub(crate) fn moved(network: &Llama, which: usize, entry: usize, by: f32) -> Llama {
+    let mut network = network.clone();
+    let change = |mut values: Vec<f32>| {
+        values[entry] += by;
+        values
+    };
+    for (index, (_, parameter)) in network.parameters().into_iter().enumerate() {
+        if index != which {
+            continue;
+        }
+        match parameter {
+            Parameter::Vector(t) => {
+                let data = TensorData::new(change(to_host(t.clone())), t.dims());
+                *t = Tensor::from_data(data, &t.device());
+            }
+            Parameter::Matrix(t) => {
+                let data = TensorData::new(change(to_host(t.clone())), t.dims());
+                *t = Tensor::from_data(data, &t.device());
+            }
+        }
+    }
+    network
 }

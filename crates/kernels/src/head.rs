@@ -103,6 +103,22 @@ pub fn head_pass(
     scale: f32,
     gradient: bool,
 ) -> HeadPass {
+    let chunk = chunk_rows(vocabulary);
+    let sides = (hidden, weight);
+    pass_by_chunks(
+        sides, teacher, vocabulary, objective, scale, gradient, chunk,
+    )
+}
+
+fn pass_by_chunks(
+    (hidden, weight): (Tensor<2>, Tensor<2>),
+    teacher: Option<&TeacherHead>,
+    vocabulary: usize,
+    objective: &dyn RowObjective,
+    scale: f32,
+    gradient: bool,
+    chunk: usize,
+) -> HeadPass {
     let [rows, width] = hidden.dims();
     let [weight_rows, _] = weight.dims();
     let student = Side::new(hidden, weight, vocabulary);
@@ -113,7 +129,7 @@ pub fn head_pass(
         &student,
         teacher.as_ref(),
         rows,
-        vocabulary,
+        (vocabulary, chunk),
         |first, logits, teacher| {
             let values: Vec<RowTerms> = zip_rows(logits, teacher, vocabulary, |index, s, t| {
                 let row_terms = objective.row(first + index, s, t, gradient);
@@ -160,7 +176,7 @@ pub fn head_rows<R: Send>(
         &student,
         teacher.as_ref(),
         rows,
-        vocabulary,
+        (vocabulary, chunk_rows(vocabulary)),
         |first, logits, teacher| {
             results.extend(zip_rows(logits, teacher, vocabulary, |index, s, t| {
                 visit(first + index, s, t)
@@ -265,14 +281,18 @@ fn host_values(tensor: &FlexTensor) -> &[f32] {
         .expect("`primitive` makes contiguous f32 tensors")
 }
 
+/// Rows of a chunk.
+fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_LOGITS / vocabulary.max(1)).max(1)
+}
+
 fn for_chunks(
     student: &Side,
     teacher: Option<&Side>,
     rows: usize,
-    vocabulary: usize,
+    (vocabulary, chunk): (usize, usize),
     mut each: impl FnMut(usize, &mut Vec<f32>, Option<&mut Vec<f32>>),
 ) {
-    let chunk = (CHUNK_LOGITS / vocabulary.max(1)).max(1);
     let (mut logits, mut teacher_logits) = (Vec::new(), Vec::new());
     for first in (0..rows).step_by(chunk) {
         let count = chunk.min(rows - first);
@@ -481,47 +501,83 @@ mod tests {
     use crate::testing::{both_paths_agree, random};
     use burn::tensor::activation::log_softmax;
 
-    fn chunked(hidden: Tensor<2>, weight: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+    /// Weight of a row's cross-entropy in these tests.
+    fn weight_of(row: usize) -> f32 {
+        [1.0, 2.0, 0.5, 0.0, -1.0, 1.0, 3.0][row % 7]
+    }
+
+    fn target_of(row: usize) -> u32 {
+        [0, 8, 3, 3, 1, 7, 2][(row + row / 7) % 7]
+    }
+
+    /// The same size of the loss, however many rows.
+    fn scale_of(rows: usize) -> f32 {
+        3.5 / rows as f32
+    }
+
+    fn chunked(hidden: Tensor<2>, weight: Tensor<2>, chunk: usize) -> Tensor<1> {
+        let rows = hidden.dims()[0];
         let objective = CrossEntropy {
-            targets: targets.into(),
-            weights: Some([1.0, 2.0, 0.5, 0.0, -1.0, 1.0, 3.0].into()),
+            targets: (0..rows).map(target_of).collect(),
+            weights: Some((0..rows).map(weight_of).collect()),
         };
-        let (h, w) = (
+        let sides = (
             hidden.clone().without_autodiff(),
             weight.clone().without_autodiff(),
         );
-        let pass = head_pass(h, w, None, 9, &objective, 0.5, true);
+        let scale = scale_of(rows);
+        let pass = pass_by_chunks(sides, None, 9, &objective, scale, true, chunk);
         let (dh, dw) = (pass.d_hidden.unwrap(), pass.d_weight.unwrap());
+        let value = scale * pass.terms.values[0] as f32;
         match hidden.is_autodiff() {
-            true => attach_gradients(hidden, weight, 0.5 * pass.terms.values[0] as f32, dh, dw),
-            false => Tensor::from_floats([0.5 * pass.terms.values[0] as f32], &hidden.device()),
+            true => attach_gradients(hidden, weight, value, dh, dw),
+            false => Tensor::from_floats([value], &hidden.device()),
         }
     }
 
+    /// In one chunk and in several, the last of them shorter, with few rows and with enough of them
+    /// for the general matrix product.
     #[test]
     fn chunked_head_equals_the_dense_one() {
-        // 11 weights rows of which 9 take part, as with a padded vocabulary.
-        let inputs = [random([7, 5], 1), random([11, 5], 2)];
-        let targets = [0, 8, 3, 3, 1, 7, 2];
-        both_paths_agree(
-            &inputs,
-            |t| chunked(t[0].clone(), t[1].clone(), &targets).unsqueeze(),
-            1e-3,
-        );
-        let device = burn::tensor::Device::flex();
-        let [h, w] = [0, 1].map(|i| {
-            let (values, shape) = inputs[i].clone();
-            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
-        });
-        let dense = log_softmax(h.clone().matmul(w.clone().narrow(0, 0, 9).transpose()), 1);
-        let dense = to_host(dense);
-        let want: f32 = targets
-            .iter()
-            .enumerate()
-            .zip([1.0, 2.0, 0.5, 0.0, -1.0, 1.0, 3.0])
-            .map(|((row, &t), weight)| -0.5 * weight * dense[row * 9 + t as usize])
-            .sum();
-        let got = to_host(chunked(h, w, &targets))[0];
-        assert!((got - want).abs() < 1e-5, "{got} against {want}");
+        for (rows, chunk) in [(7, 100), (7, 3), (7, 1), (150, 70)] {
+            // 11 weights rows of which 9 take part, as with a padded vocabulary.
+            let inputs = [random([rows, 5], 1), random([11, 5], 2)];
+            both_paths_agree(
+                &inputs,
+                |t| chunked(t[0].clone(), t[1].clone(), chunk).unsqueeze(),
+                1e-3,
+            );
+            let device = burn::tensor::Device::flex();
+            let [h, w] = [0, 1].map(|i| {
+                let (values, shape) = inputs[i].clone();
+                Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+            });
+            let dense = log_softmax(h.clone().matmul(w.clone().narrow(0, 0, 9).transpose()), 1);
+            let dense = to_host(dense);
+            let want: f32 = (0..rows)
+                .map(|row| {
+                    -scale_of(rows) * weight_of(row) * dense[row * 9 + target_of(row) as usize]
+                })
+                .sum();
+            let got = to_host(chunked(h, w, chunk))[0];
+            assert!(
+                (got - want).abs() < 1e-5 * want.abs().max(1.0),
+                "{rows}, {chunk}: {got} against {want}"
+            );
+        }
+    }
+
+    /// The reported squares are those of the gradient that the pass leaves in the logits.
+    #[test]
+    fn the_square_is_that_of_the_gradient() {
+        let objective = CrossEntropy {
+            targets: [2].into(),
+            weights: Some([1.5].into()),
+        };
+        let mut logits = [0.5f32, -1.0, 2.0, 0.25];
+        let terms = objective.row(0, &mut logits, None, true);
+        let square: f64 = logits.iter().map(|x| f64::from(x * x)).sum();
+        assert!((terms.squares[1] - square).abs() < 1e-7);
+        assert_eq!(terms.squares[0], 0.0);
     }
 }

@@ -27,9 +27,12 @@ pub(crate) struct Methods {
 pub(crate) fn run(methods: &Methods) -> anyhow::Result<()> {
     match &methods.name {
         None => {
+            let longest = ABOUT.iter().map(|method| method.name.len()).max();
+            let column = longest.unwrap_or(0) + 2;
+            let indent = " ".repeat(column);
             for method in ABOUT {
-                line(format!("{:<8}{}", method.name, method.title))?;
-                line(wrap(method.when, "        ", WIDTH))?;
+                line(format!("{:<column$}{}", method.name, method.title))?;
+                line(wrap(method.when, &indent, WIDTH))?;
             }
             line("\n`distil methods NAME` explains one of them.")
         }

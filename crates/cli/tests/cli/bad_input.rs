@@ -32,7 +32,7 @@ fn commands_that_do_not_exist() {
     );
     home.refused(
         &["methods", "dkpd"],
-        &["no method `dkpd`", "sft, kd, seqkd, dpkd"],
+        &["no method `dkpd`", "sft, kd, seqkd, gkd"],
     );
     home.refused(
         &[
@@ -209,6 +209,15 @@ fn data_that_cannot_be_used() {
         "train.jsonl",
         "no row can be used",
         "raise data.max_prompt_tokens",
+    ]);
+    // A text asks nothing that the student could answer.
+    home.configure("name = \"gkd\"", "steps = 1");
+    home.write("train.jsonl", "{\"text\": \"a\"}\n");
+    refused(&[
+        "train.jsonl",
+        "no row can be used",
+        "1 left out without a prompt",
+        "give rows with a prompt and an answer",
     ]);
     fs::remove_file(home.path("train.jsonl")).unwrap();
     refused(&["cannot read", "train.jsonl"]);

@@ -96,6 +96,7 @@ fn methods_with_a_state_of_their_own_resume_with_the_same_bits() {
         "name = \"minillm\"\nmax_new_tokens = 4",
         "name = \"llmr\"\nmax_new_tokens = 4\nsync_every = 3",
         "name = \"pbkd\"\nmax_new_tokens = 4\niteration_steps = 3\nfit_steps = 2\nreward_layers = 1",
+        "name = \"pbkd\"\nmode = \"offline\"\nmax_new_tokens = 4\nfit_steps = 2\nreward_layers = 1",
         "name = \"mm_pbkd\"\nmax_new_tokens = 4\nq_layers = 1",
     ] {
         let home = Home::new();

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::home::{Home, did, keys, objects, write_padded_model};
 
+const METHODS: [&str; 10] = [
+    "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
+];
+
 const VERBS: [&str; 13] = [
     "quickstart",
     "train",
@@ -370,11 +374,40 @@ fn a_pruned_model_is_smaller_and_a_converted_one_the_same() {
 fn methods_and_models_are_listed() {
     let home = Home::new();
     let all = home.ok(&["methods"]);
-    for name in ["sft", "kd", "seqkd", "dpkd"] {
-        assert!(all.contains(name));
+    // A method's line begins with its name; what is said of it is indented.
+    let listed: Vec<(&str, &str)> = all
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .map(|line| line.split_once("  ").unwrap_or_else(|| panic!("{line}")))
+        .collect();
+    let names: Vec<&str> = listed.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, METHODS);
+    let column = "distillm".len() + 2;
+    for (name, title) in listed {
+        let title = title.trim_start();
+        assert!(all.contains(&format!("{name:<column$}{title}\n")), "{all}");
         let one = home.ok(&["methods", name]);
-        assert!(one.starts_with(&format!("{name}: ")), "{one}");
+        assert!(one.starts_with(&format!("{name}: {title}\n\n  ")), "{one}");
+        let hyperparameters = match name {
+            "sft" => "\nIt has no hyperparameters of its own.\n",
+            _ => "\nHyperparameters\n  method.",
+        };
+        for part in ["\nWhen\n  ", "\nCost\n  ", "\nPaper\n  ", hyperparameters] {
+            assert!(one.contains(part), "`{part}` is not in: {one}");
+        }
+        for line in one.lines().skip(1) {
+            let heading = ["When", "Cost", "Paper", "Hyperparameters"].contains(&line);
+            let text = line.is_empty() || line.starts_with("  ") || line.starts_with("It has no");
+            assert!(heading || text, "`{line}` stands out in: {one}");
+        }
     }
+    let indented = |line: &&str| line.starts_with(' ');
+    assert!(
+        all.lines()
+            .filter(indented)
+            .all(|line| line.len() - line.trim_start().len() == column),
+        "{all}"
+    );
     let kd = home.ok(&["methods", "kd"]);
     assert!(
         kd.contains("method.ce_share\n    number ≥ 0 and ≤ 1; default 0.0"),
@@ -402,7 +435,44 @@ fn plan_predicts_and_starts_nothing() {
     }
     let json = &objects(&home.ok(&["plan", "run.toml", "--json", "--set", "train.steps=7"]))[0];
     assert_eq!(json["steps"], 7);
+    assert_eq!(json["ended_by_tokens"], false);
+    let plan = home.ok(&["plan", "run.toml", "--set", "train.tokens=1"]);
+    assert!(
+        plan.contains("steps     1 or so, until train.tokens is reached"),
+        "{plan}"
+    );
     assert!(!home.path("runs").exists());
+}
+
+#[test]
+fn plan_counts_the_datas_own_pairs() {
+    let home = Home::new();
+    let row = |n: usize| {
+        format!(
+            "{{\"prompt\":\"Count from {n}.\",\"chosen\":\"{}, {}\",\"rejected\":\"No.\"}}\n",
+            n + 1,
+            n + 2
+        )
+    };
+    home.write("train.jsonl", &(0..6).map(row).collect::<String>());
+    let planned = |method: &str| {
+        home.configure(method, "epochs = 1");
+        let printed = home.ok(&["plan", "run.toml", "--json"]);
+        objects(&printed).remove(0)
+    };
+    let chosen = planned("name = \"sft\"");
+    for method in [
+        "name = \"dpkd\"\nloss = \"simpo\"\npairs = \"data\"",
+        "name = \"pbkd\"\nmode = \"offline\"\npairs = \"data\"\nmax_new_tokens = 4",
+    ] {
+        let plan = planned(method);
+        assert_eq!(plan["rows_used"], 6, "{method}");
+        assert_eq!(plan["steps"], 2, "{method}");
+        assert!(plan["longest"].as_u64().unwrap() > 0, "{method}");
+        let tokens = |plan: &Value| plan["tokens_per_step"].as_f64().unwrap();
+        // Two responses where fine-tuning has one.
+        assert!(tokens(&plan) > tokens(&chosen), "{method}");
+    }
 }
 
 #[test]

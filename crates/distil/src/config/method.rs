@@ -389,9 +389,6 @@ pub struct Pbkd {
     /// Fixed pairs, or new ones as the student changes.
     #[serde(flatten)]
     pub mode: PbkdMode,
-    /// Who orders pairs, and how surely.
-    #[serde(flatten)]
-    pub judge: JudgeSettings,
     /// Student responses to every prompt of a step.
     pub samples_per_prompt: usize,
     /// Share of the pairs on which the reward model is only tested.
@@ -431,21 +428,40 @@ pub enum PbkdMode {
     /// Algorithm 1: pairs made once.
     Offline {
         /// Samples of both models, or the data's own pairs.
+        #[serde(flatten)]
         pairs: PairSource,
     },
     /// Algorithm 2: pairs of the current student are added.
     Online {
         /// Optimiser steps between additions.
         iteration_steps: usize,
+        /// Who orders the pairs, and how surely.
+        #[serde(flatten)]
+        judge: JudgeSettings,
     },
 }
 
+impl PbkdMode {
+    /// Who orders the pairs that the models' responses make; nobody where the data has them.
+    pub fn judge(&self) -> Option<&JudgeSettings> {
+        match self {
+            Self::Online { judge, .. }
+            | Self::Offline {
+                pairs: PairSource::Samples(judge),
+            } => Some(judge),
+            Self::Offline {
+                pairs: PairSource::Data,
+            } => None,
+        }
+    }
+}
+
 /// Samples of both models, or the data's own pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "pairs", rename_all = "lowercase")]
 pub enum PairSource {
     /// A teacher sample and a student sample, ordered by the judge.
-    Samples,
+    Samples(JudgeSettings),
     /// The data's own `chosen` and `rejected`.
     Data,
 }
@@ -712,7 +728,6 @@ pub(crate) fn resolve(typed: Table, data: &Data, document: &Document) -> Result<
             format!("remove it; with these, [method] has {}", names.join(", ")),
         ));
     }
-    check(&method, data, document)?;
     Ok(method)
 }
 
@@ -757,54 +772,4 @@ fn derive(table: &mut Table, data: &Data) {
     table
         .entry("length_normalize")
         .or_insert_with(|| Value::from(normalized));
-}
-
-/// Combinations without meaning.
-fn check(method: &Method, data: &Data, document: &Document) -> Result<()> {
-    let source = method.lm_source();
-    if source == Some(LmSource::Corpus) && data.corpus.is_empty() {
-        let key = match method {
-            Method::Dpkd(Dpkd {
-                form: DpkdForm::Token(_),
-                ..
-            }) => "method.corpus_weight",
-            _ => "method.lm_source",
-        };
-        let fix = "add data.corpus = [\"text.jsonl\"], or leave the corpus out";
-        return Err(document.refuse(key, "needs data.corpus, which is not set", fix));
-    }
-    if !data.corpus.is_empty() && source != Some(LmSource::Corpus) {
-        let what = format!(
-            "method `{}`, as it is set, never reads a corpus",
-            method.name()
-        );
-        let fix = "remove the key, or use a method with lm_source = \"corpus\" (minillm, dpkd)";
-        return Err(document.refuse("data.corpus", what, fix));
-    }
-    if let Method::MiniLlm(settings) = method {
-        let truncated =
-            settings.rollout.sampling.top_k > 0 || settings.rollout.sampling.top_p < 1.0;
-        if truncated {
-            let key = match settings.rollout.sampling.top_k > 0 {
-                true => "method.top_k",
-                false => "method.top_p",
-            };
-            let what = "reverse KL over a truncated distribution is not the reverse KL: tokens \
-                        outside of it would never be corrected";
-            return Err(document.refuse(
-                key,
-                what,
-                "remove it; minillm samples from the whole vocabulary",
-            ));
-        }
-        if settings.lm_source == LmSource::Teacher {
-            let fix = "choose \"data\" or \"corpus\", or lm_weight = 0";
-            return Err(document.refuse(
-                "method.lm_source",
-                "minillm keeps no samples of the teacher",
-                fix,
-            ));
-        }
-    }
-    Ok(())
 }

@@ -10,6 +10,7 @@
 //! folder; resolved paths are absolute, so that a run can be resumed from anywhere.
 
 mod check;
+mod combinations;
 mod data;
 mod document;
 mod eval;
@@ -192,7 +193,7 @@ fn resolve(given: Given, document: &Document) -> Result<Config> {
     let student = models::student(given.student, teacher.as_ref(), document)?;
     let eval = eval::resolve(given.eval, &data, teacher.is_some(), document)?;
     let train = train::resolve(given.train, &data, &method, &eval, document)?;
-    Ok(Config {
+    let config = Config {
         seed: given.seed.unwrap_or(0),
         teacher,
         student,
@@ -200,7 +201,9 @@ fn resolve(given: Given, document: &Document) -> Result<Config> {
         method,
         train,
         eval,
-    })
+    };
+    combinations::check(&config, document)?;
+    Ok(config)
 }
 
 #[cfg(test)]

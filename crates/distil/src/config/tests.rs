@@ -80,10 +80,11 @@ fn samples() -> Vec<Config> {
         parse(SMALL, &["method={name=\"kd\", ce_share=0.5, divergence_temperature=2}", "train.epochs=0.1"]).unwrap(),
         parse(SMALL, &["method={name=\"seqkd\", samples_per_prompt=4, temperature=0.5, top_k=1, top_p=0.5}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"symmetric_kl\", symmetric_share=0.9}"]).unwrap(),
+        parse(SMALL, &["method={name=\"kd\", divergence=\"tvd\", responses=\"teacher\", temperature=0.5}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"akl\", akl_head_mass=0.7}"]).unwrap(),
         parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=1}"]).unwrap(),
-        parse(SMALL, &["method.name=distillm"]).unwrap(),
-        parse(SMALL, &["method={name=\"distillm\", divergence=\"skew_reverse_kl\", skew_alpha=0.2}"]).unwrap(),
+        parse(SMALL, &["method.name=distillm", "data.eval=/d/dev.jsonl"]).unwrap(),
+        parse(SMALL, &["method={name=\"distillm\", divergence=\"skew_reverse_kl\", skew_alpha=0.2}", "data.eval=/d/dev.jsonl"]).unwrap(),
         parse(SMALL, &["method={name=\"minillm\", teacher_mix=0, single_step=false}"]).unwrap(),
         parse(SMALL, &["method={name=\"dpkd\", loss=\"ipo\", ipo_tau=0.3, reference=\"none\"}"]).unwrap(),
         parse(SMALL, &["method={name=\"dpkd\", loss=\"cpo\", pairs=\"data\"}"]).unwrap(),
@@ -388,16 +389,101 @@ fn steps_of_a_run() {
 }
 
 #[test]
+fn combinations_without_meaning_are_refused_by_name() {
+    let dev = "data.eval=/d/dev.jsonl";
+    for (overrides, parts) in [
+        (
+            &["method={name=\"gkd\", ce_share=1}"][..],
+            &[
+                "method.ce_share",
+                "no gradient would come from the teacher",
+                "sft",
+            ][..],
+        ),
+        (
+            &["method={name=\"dpkd\", form=\"token\", ce_share=1}"],
+            &["method.ce_share"],
+        ),
+        (&["method.name=distillm"], &["data.eval", "no validation"]),
+        (
+            &["method.name=distillm", dev, "eval.metrics=[\"rouge_l\"]"],
+            &["eval.metrics", "forward_kl"],
+        ),
+        (
+            &["method.name=distillm", dev, "eval.every=0"],
+            &["eval.every", "never be used"],
+        ),
+        (
+            &["method={name=\"minillm\", top_k=5}"],
+            &["method.top_k", "is not the reverse KL"],
+        ),
+        (
+            &["method.name=pbkd", "train.batch=1"],
+            &["method.baseline", "samples_per_prompt"],
+        ),
+        (
+            &[
+                "method={name=\"llmr\", sentence_level=true, baseline=\"batch_mean\"}",
+                "train.batch=1",
+            ],
+            &["method.baseline", "teacher's reward"],
+        ),
+        (
+            &["method={name=\"pbkd\", mode=\"offline\", pairs=\"data\", judge_noise=1}"],
+            &[
+                "method.judge_noise",
+                "has no effect with",
+                "pairs = \"data\"",
+            ],
+        ),
+        (
+            &[
+                "method={name=\"dpkd\", lm_weight=0}",
+                "data.corpus=[\"/c.jsonl\"]",
+            ],
+            &["data.corpus", "never reads a corpus"],
+        ),
+        (
+            &["method={name=\"minillm\", lm_source=\"corpus\"}"],
+            &["method.lm_source", "needs data.corpus"],
+        ),
+    ] {
+        refused(overrides, parts);
+    }
+    // What is near to them has a meaning.
+    for overrides in [
+        &[
+            "method={name=\"pbkd\", samples_per_prompt=2}",
+            "train.batch=1",
+        ][..],
+        &["method={name=\"minillm\", lm_weight=0}"],
+        &[
+            "method={name=\"llmr\", sentence_level=true}",
+            "train.batch=1",
+        ],
+    ] {
+        parse(SMALL, overrides).unwrap();
+    }
+}
+
+#[test]
 fn every_example_is_a_configuration_and_every_method_has_one() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            let config = Config::load(&path, &[]).unwrap();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let runs = Runs::load(&path, &[]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let configs = match runs {
+            Runs::One(config) => vec![*config],
+            Runs::Stages(stages) => stages.into_iter().map(|stage| stage.config).collect(),
+        };
+        for config in configs {
+            // What a run of it would keep as its config.toml is read back as the same.
+            let resolved = parse(&config.to_toml(), &[]).unwrap();
+            assert_eq!(resolved, config, "{}", path.display());
             names.push(config.method.name());
         }
     }

@@ -126,6 +126,35 @@ pub fn examples(data: &DataSet, encoding: &Encoding) -> Result<(Vec<Example>, Co
     )
 }
 
+/// As [`examples`], of rows that ask something: for methods whose student also answers the prompts
+/// itself. A text, or a prompt of no tokens, is left out and counted.
+///
+/// # Errors
+/// As [`examples`].
+pub fn prompted_examples(data: &DataSet, encoding: &Encoding) -> Result<(Vec<Example>, Counts)> {
+    collect(
+        data,
+        encoding,
+        |row, index, examples: &mut Vec<Example>, _| {
+            let content = &row.content;
+            let Some(response) = content.references().first() else {
+                return Ok(Err(match content.prompt() {
+                    Some(_) => LeftOut::NoResponse,
+                    None => LeftOut::NoPrompt,
+                }));
+            };
+            Ok(match encoding.pair(row, response, index)? {
+                Ok(example) if example.prompt.is_empty() => Err(LeftOut::NoPrompt),
+                Ok(example) => {
+                    examples.push(example);
+                    Ok(())
+                }
+                Err(left_out) => Err(left_out),
+            })
+        },
+    )
+}
+
 /// Prompts with their references, for sampling and evaluation.
 ///
 /// # Errors
@@ -522,6 +551,51 @@ mod tests {
             (counts.kept, counts.no_prompt, counts.prompt_too_long),
             (2, 1, 1)
         );
+    }
+
+    /// A student cannot answer where nothing is asked.
+    #[test]
+    fn prompted_examples_leave_out_what_asks_nothing() {
+        let rows = [
+            json!({"prompt": "a", "completion": ["b", "c"]}),
+            json!({"text": "f"}),
+            json!({"prompt": "a"}),
+            json!({"prompt": "a", "chosen": "d", "rejected": "e"}),
+            json!({"prompt": "a", "completion": " "}),
+            json!({"prompt": "a", "completion": "bbbbb"}),
+        ];
+        let expected = |response: &str, row| Example {
+            prompt: ids("a:"),
+            response: ids(response),
+            row,
+        };
+        let data = data(&rows);
+        let (made, counts) = run(prompted_examples, &data, &plain, (4, 4), OnBadRow::Fail).unwrap();
+        assert_eq!(made, [expected("b$", 0), expected("d$", 3)]);
+        assert_eq!(
+            counts,
+            Counts {
+                rows: 6,
+                kept: 2,
+                response_too_long: 1,
+                no_prompt: 1,
+                no_response: 1,
+                empty_response: 1,
+                ..Counts::default()
+            }
+        );
+        assert!(counts.to_string().contains("1 left out without a prompt"));
+        // A template can leave nothing of a prompt, which the tokenizer then makes no token of.
+        fn nothing(_: &str, response: &str) -> distil_model::Result<(Vec<u32>, Vec<u32>)> {
+            plain("", response)
+        }
+        let error = run(prompted_examples, &data, &nothing, (4, 4), OnBadRow::Fail).unwrap_err();
+        assert!(
+            error.to_string().contains("3 left out without a prompt"),
+            "{error}"
+        );
+        let (with_text, _) = run(examples, &data, &plain, (4, 4), OnBadRow::Fail).unwrap();
+        assert_eq!(with_text.len(), 3, "others learn a text's every token");
     }
 
     #[test]

@@ -48,25 +48,19 @@ impl Judge {
         })
     }
 
-    /// For pairs that come in their order: it is never asked.
-    pub(super) fn none() -> Self {
+    /// A judge that needs no references: of likelihood, or the teacher itself.
+    pub(super) fn without_references(kind: JudgeKind, noise: f64, seed: u64) -> Self {
         Self {
-            kind: JudgeKind::Teacher,
-            noise: 0.0,
-            seed: 0,
+            kind,
+            noise,
+            seed,
             reader: None,
         }
     }
 
     /// The teacher's sample is always preferred.
-    #[cfg(test)]
     pub(super) fn teacher() -> Self {
-        Self {
-            kind: JudgeKind::Teacher,
-            noise: 0.0,
-            seed: 0,
-            reader: None,
-        }
+        Self::without_references(JudgeKind::Teacher, 0.0, 0)
     }
 
     pub(super) fn needs_likelihood(&self) -> bool {
@@ -128,12 +122,7 @@ mod tests {
     use super::*;
 
     fn judge(kind: JudgeKind, noise: f64) -> Judge {
-        Judge {
-            kind,
-            noise,
-            seed: 3,
-            reader: None,
-        }
+        Judge::without_references(kind, noise, 3)
     }
 
     /// Verdicts turn around with the pair.

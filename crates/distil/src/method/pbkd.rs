@@ -77,20 +77,21 @@ pub(crate) fn prepare(
         return Ok(None);
     };
     let times = settings.samples_per_prompt;
-    let made_once = PbkdMode::Offline {
-        pairs: PairSource::Samples,
-    };
     let mut first_answers = Vec::new();
-    if settings.mode == made_once {
+    if let PbkdMode::Offline {
+        pairs: PairSource::Samples(_),
+    } = settings.mode
+    {
         let (whose, student) = (Whose::FirstStudent, &material.student);
         match kept_samples(whose, student, prompts, times, rollout, preparation)? {
             Some(answers) => first_answers = answers,
             None => return Ok(None),
         }
     }
-    let judge = match pairs.is_empty() {
-        true => Judge::new(&settings.judge, &material, preparation.config.seed)?,
-        false => Judge::none(),
+    let judge = match settings.mode.judge() {
+        Some(judge) => Judge::new(judge, &material, preparation.config.seed)?,
+        // Pairs that come in their order: it is never asked.
+        None => Judge::teacher(),
     };
     let reward = RewardModel::new(
         &material.student.network,
@@ -410,7 +411,9 @@ impl Method for Pbkd {
 
     fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let online = match self.settings.mode {
-            PbkdMode::Online { iteration_steps } => Some(iteration_steps),
+            PbkdMode::Online {
+                iteration_steps, ..
+            } => Some(iteration_steps),
             PbkdMode::Offline { .. } => None,
         };
         if !self.first_answers.is_empty() {
@@ -561,7 +564,9 @@ pub(super) mod testing {
         };
         Pbkd {
             reward: RewardModel::new(&network, layers, bound, rate, train).unwrap(),
-            judge: Judge::teacher(),
+            judge: settings.mode.judge().map_or_else(Judge::teacher, |judge| {
+                Judge::without_references(judge.judge, judge.judge_noise, 0)
+            }),
             state: State {
                 dual: settings.dual_start,
                 ..State::default()

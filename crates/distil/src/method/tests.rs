@@ -11,7 +11,7 @@ use super::*;
 use crate::config;
 use crate::data::example::{Example, PromptExample};
 use crate::rollout::on_policy::OnPolicy;
-use crate::testing::tiny_network;
+use crate::testing::{moved, tiny_network};
 use crate::train::Optimizer;
 
 fn examples() -> Vec<Example> {
@@ -100,7 +100,7 @@ fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     };
     let pbkd = |keys: &str| {
         let config::Method::Pbkd(settings) = configured(&format!(
-            "name = \"pbkd\"\njudge = \"teacher\"\nreward_layers = 2\nreward_learning_rate = 0.01\n{keys}"
+            "name = \"pbkd\"\nlm_weight = 0\nreward_layers = 2\nreward_learning_rate = 0.01\n{keys}"
         )) else {
             panic!("{keys}")
         };
@@ -131,10 +131,20 @@ fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
             "llmr, two templates",
             llmr(name, vec![prompts(), prompts().into_iter().rev().collect()]),
         ),
-        ("pbkd, online", pbkd("iteration_steps = 3\nkl_weight = 0.1")),
+        (
+            "pbkd, online",
+            pbkd("judge = \"teacher\"\niteration_steps = 3\nkl_weight = 0.1"),
+        ),
         (
             "pbkd, offline",
-            pbkd("mode = \"offline\"\nsamples_per_prompt = 2\nbaseline = \"teacher\""),
+            pbkd(
+                "judge = \"teacher\"\nmode = \"offline\"\nsamples_per_prompt = 2\n\
+                 baseline = \"teacher\"",
+            ),
+        ),
+        (
+            "pbkd by likelihood",
+            pbkd("judge = \"teacher_likelihood\"\niteration_steps = 5\nsamples_per_prompt = 4"),
         ),
     ]
 }
@@ -369,7 +379,12 @@ fn llmr_with_the_datas_own_template_is_llmr() {
 /// happens with probability 2⁻⁸ for each method.
 #[test]
 fn policy_gradients_improve_what_they_are_for() {
-    let wanted = [("minillm", "kl_k1", -1.0), ("llmr", "return", 1.0)];
+    let wanted = [
+        ("minillm", "kl_k1", -1.0),
+        ("llmr", "return", 1.0),
+        // Its judge's score is the teacher's likelihood.
+        ("pbkd by likelihood", "teacher_mass_on_student_top", 1.0),
+    ];
     for (wanted, term, sign) in wanted {
         for seed in 0..8 {
             let methods = policy_gradients(2);
@@ -459,30 +474,6 @@ fn dpkd_sequence_gradient_equals_differences() {
         checked += 1;
     }
     assert_eq!(checked, 5);
-}
-
-fn moved(network: &Llama, which: usize, entry: usize, by: f32) -> Llama {
-    let mut network = network.clone();
-    let change = |mut values: Vec<f32>| {
-        values[entry] += by;
-        values
-    };
-    for (index, (_, parameter)) in network.parameters().into_iter().enumerate() {
-        if index != which {
-            continue;
-        }
-        match parameter {
-            Parameter::Vector(t) => {
-                let data = burn::tensor::TensorData::new(change(to_host(t.clone())), t.dims());
-                *t = burn::tensor::Tensor::from_data(data, &t.device());
-            }
-            Parameter::Matrix(t) => {
-                let data = burn::tensor::TensorData::new(change(to_host(t.clone())), t.dims());
-                *t = burn::tensor::Tensor::from_data(data, &t.device());
-            }
-        }
-    }
-    network
 }
 
 /// KD of the chunked head equals the dense definition.

@@ -376,6 +376,151 @@ mod tests {
         }
     }
 
+    /// T² (1−s) D(p_T, q_T) + s CE by the definitions, in f64, term by term; `akl` holds AKL's weights.
+    fn defined(
+        term: &DivergenceTerm,
+        student: &[f64],
+        teacher: &[f64],
+        target: usize,
+        akl: (f64, f64),
+    ) -> f64 {
+        let log_softmax = |logits: &[f64], heat: f64| -> Vec<f64> {
+            let total: f64 = logits.iter().map(|z| (z / heat).exp()).sum();
+            logits.iter().map(|z| z / heat - total.ln()).collect()
+        };
+        let heat = term.divergence_temperature;
+        let (lq, lp) = (log_softmax(student, heat), log_softmax(teacher, heat));
+        let mixed = |w: f64| -> Vec<f64> {
+            let both = lp.iter().zip(&lq);
+            both.map(|(p, q)| (w * p.exp() + (1.0 - w) * q.exp()).ln())
+                .collect()
+        };
+        let kl =
+            |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a.exp() * (a - b)).sum() };
+        let divergence = match term.divergence {
+            Divergence::ForwardKl => kl(&lp, &lq),
+            Divergence::ReverseKl => kl(&lq, &lp),
+            Divergence::SymmetricKl { symmetric_share: s } => {
+                (1.0 - s) * kl(&lp, &lq) + s * kl(&lq, &lp)
+            }
+            Divergence::Jsd { jsd_beta: b } => {
+                b * kl(&lp, &mixed(b)) + (1.0 - b) * kl(&lq, &mixed(b))
+            }
+            Divergence::Tvd => {
+                let gaps = lp.iter().zip(&lq).map(|(p, q)| (p.exp() - q.exp()).abs());
+                0.5 * gaps.sum::<f64>()
+            }
+            Divergence::SkewKl { skew_alpha: a } => kl(&lp, &mixed(a)),
+            Divergence::SkewReverseKl { skew_alpha: a } => kl(&lq, &mixed(1.0 - a)),
+            Divergence::Akl { .. } => akl.0 * kl(&lp, &lq) + akl.1 * kl(&lq, &lp),
+        };
+        let ce = -log_softmax(student, 1.0)[target];
+        (1.0 - term.ce_share) * heat * heat * divergence + term.ce_share * ce
+    }
+
+    /// At every temperature and share, T² and all, value and gradient are those of the definition;
+    /// the definition's gradient is its central difference in f64, with AKL's weights held.
+    #[test]
+    fn values_and_gradients_are_those_of_the_definition() {
+        let golden = golden();
+        let (students, teachers) = (
+            rows(&golden["student_logits"]),
+            rows(&golden["teacher_logits"]),
+        );
+        let all_targets = targets(&golden);
+        let doubles = |row: &[f32]| -> Vec<f64> { row.iter().map(|&x| f64::from(x)).collect() };
+        for (name, divergence) in every_divergence() {
+            for (heat, share) in [(1.0, 0.0), (2.0, 0.0), (2.0, 0.3), (0.5, 0.6)] {
+                let objective = DivergenceLoss {
+                    term: term(divergence, heat, share),
+                    targets: all_targets.clone(),
+                };
+                for (i, (s, t)) in students.iter().zip(&teachers).enumerate() {
+                    let akl = match divergence {
+                        Divergence::Akl { akl_head_mass } => {
+                            let softmax = |row: &[f32]| -> Vec<f32> {
+                                let e: Vec<f64> =
+                                    doubles(row).iter().map(|z| (z / heat).exp()).collect();
+                                let total: f64 = e.iter().sum();
+                                e.iter().map(|e| (e / total) as f32).collect()
+                            };
+                            akl_weights(&softmax(t), &softmax(s), akl_head_mass)
+                        }
+                        _ => (0.0, 0.0),
+                    };
+                    let of = |student: &[f64]| {
+                        let target = all_targets[i] as usize;
+                        defined(&objective.term, student, &doubles(t), target, akl)
+                    };
+                    let (mut gradient, mut teacher) = (s.clone(), t.clone());
+                    let got = objective
+                        .row(i, &mut gradient, Some(&mut teacher), true)
+                        .values[0];
+                    let want = of(&doubles(s));
+                    let what = format!("{name}, T {heat}, share {share}, row {i}");
+                    // Relative; below one nat absolute, as f32 logits allow.
+                    assert!(
+                        (got - want).abs() < 1e-6 * want.max(1.0),
+                        "{what}: {got} {want}"
+                    );
+                    for (entry, &got) in gradient.iter().enumerate() {
+                        let at = |by: f64| {
+                            let mut moved = doubles(s);
+                            moved[entry] += by;
+                            of(&moved)
+                        };
+                        let want = (at(1e-5) - at(-1e-5)) / 2e-5;
+                        let error = (f64::from(got) - want).abs();
+                        assert!(
+                            error < 1e-6 * want.abs().max(1.0),
+                            "{what}, {entry}: {got} {want}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Each term's square is that of its own gradient, with its weight.
+    #[test]
+    fn squares_are_those_of_each_terms_gradient() {
+        let golden = golden();
+        let (s, t) = (
+            rows(&golden["student_logits"])[0].clone(),
+            rows(&golden["teacher_logits"])[0].clone(),
+        );
+        let of = |share: f64| {
+            let objective = DivergenceLoss {
+                term: term(Divergence::ReverseKl, 2.0, share),
+                targets: targets(&golden),
+            };
+            let mut gradient = s.clone();
+            let terms = objective.row(0, &mut gradient, Some(&mut t.clone()), true);
+            let square: f64 = gradient.iter().map(|g| f64::from(g * g)).sum();
+            (terms.squares, square)
+        };
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-5 * b, "{a} {b}");
+        let ((divergence, divergence_alone), (text, text_alone)) = (of(0.0), of(1.0));
+        close(divergence[1], divergence_alone);
+        close(text[2], text_alone);
+        let (mixed, _) = of(0.3);
+        close(mixed[1], 0.49 * divergence_alone);
+        close(mixed[2], 0.09 * text_alone);
+    }
+
+    /// A teacher without numbers gives no number, and ends.
+    #[test]
+    fn a_teacher_of_nan_gives_nan() {
+        for (name, divergence) in every_divergence() {
+            let objective = DivergenceLoss {
+                term: term(divergence, 1.0, 0.0),
+                targets: [0].into(),
+            };
+            let terms = objective.row(0, &mut [0.5, 1.0], Some(&mut [f32::NAN, 0.0]), true);
+            assert!(terms.values[0].is_nan(), "{name}");
+        }
+    }
+
     fn value(divergence: Divergence, student: &[f32], teacher: &[f32]) -> f64 {
         let objective = DivergenceLoss {
             term: term(divergence, 1.0, 0.0),

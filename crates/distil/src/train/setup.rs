@@ -12,7 +12,7 @@ use super::folder::sha256_of;
 use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Student};
 use crate::data::counts::Counts;
 use crate::data::example::{
-    Encoding, Limits, PairExample, PromptExample, examples, pairs, prompts,
+    Encoding, Limits, PairExample, PromptExample, examples, pairs, prompted_examples, prompts,
 };
 use crate::data::read::{DataSet, OnBadRow};
 use crate::data::template::Template;
@@ -197,7 +197,12 @@ fn load_data(
     };
     let method = &config.method;
     if method.reads_responses() {
-        (loaded.examples, loaded.counts) = examples(&rows, &encoding)?;
+        // What the student is to answer by itself has to ask something.
+        let asked = method.samples_student() && !method.reads_prompts();
+        (loaded.examples, loaded.counts) = match asked {
+            true => prompted_examples(&rows, &encoding)?,
+            false => examples(&rows, &encoding)?,
+        };
     }
     if method.reads_prompts() {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;

@@ -1,0 +1,142 @@
+//! Values that are allowed by themselves and mean nothing together: the run would go through and
+//! teach something else than was asked for. Each is refused by name, with the fix.
+
+use super::document::Document;
+use super::method::{Baseline, DivergenceTerm, Dpkd, DpkdForm, Method, RewardBaseline};
+use super::{Config, LmSource};
+use crate::Result;
+
+pub(crate) fn check(config: &Config, document: &Document) -> Result<()> {
+    corpus(config, document)?;
+    cross_entropy_alone(&config.method, document)?;
+    match &config.method {
+        Method::DistiLlm(_) => threshold_that_hears_nothing(config, document),
+        Method::MiniLlm(settings) => {
+            let sampling = settings.rollout.sampling;
+            let key = match (sampling.top_k > 0, sampling.top_p < 1.0) {
+                (true, _) => "method.top_k",
+                (false, true) => "method.top_p",
+                (false, false) => return Ok(()),
+            };
+            let what = "reverse KL over a truncated distribution is not the reverse KL: tokens \
+                        outside of it would never be corrected";
+            let fix = "remove it; minillm samples from the whole vocabulary";
+            Err(document.refuse(key, what, fix))
+        }
+        Method::Llmr(_) => equal_advantages(config, document),
+        Method::Pbkd(settings) => {
+            let responses = config.train.batch * settings.samples_per_prompt;
+            if settings.baseline == RewardBaseline::BatchMean && responses == 1 {
+                let what = "of a single response a step, the mean of the others is nothing: no \
+                            advantage would ever reach the student";
+                let fix = "raise train.batch or method.samples_per_prompt, or choose \"teacher\"";
+                return Err(document.refuse("method.baseline", what, fix));
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A corpus that nobody reads, or a term on a corpus that is not there.
+fn corpus(config: &Config, document: &Document) -> Result<()> {
+    let (method, data) = (&config.method, &config.data);
+    let source = method.lm_source();
+    if source == Some(LmSource::Corpus) && data.corpus.is_empty() {
+        let key = match method {
+            Method::Dpkd(Dpkd {
+                form: DpkdForm::Token(_),
+                ..
+            }) => "method.corpus_weight",
+            _ => "method.lm_source",
+        };
+        let fix = "add data.corpus = [\"text.jsonl\"], or leave the corpus out";
+        return Err(document.refuse(key, "needs data.corpus, which is not set", fix));
+    }
+    if !data.corpus.is_empty() && source != Some(LmSource::Corpus) {
+        let what = format!(
+            "method `{}`, as it is set, never reads a corpus",
+            method.name()
+        );
+        let fix = "remove the key, or use a method with lm_source = \"corpus\" (minillm, dpkd) and \
+                   an lm_weight above 0";
+        return Err(document.refuse("data.corpus", what, fix));
+    }
+    Ok(())
+}
+
+/// A teacher that is loaded, and weighs nothing.
+fn cross_entropy_alone(method: &Method, document: &Document) -> Result<()> {
+    let of = |term: &DivergenceTerm| term.ce_share;
+    let share = match method {
+        Method::Kd(settings) => of(&settings.term),
+        Method::Gkd(settings) => of(&settings.term),
+        Method::DistiLlm(settings) => of(&settings.term),
+        Method::Dpkd(Dpkd {
+            form: DpkdForm::Token(token),
+            ..
+        }) => token.ce_share,
+        _ => 0.0,
+    };
+    match share < 1.0 {
+        true => Ok(()),
+        false => Err(document.refuse(
+            "method.ce_share",
+            "at 1 the loss is cross-entropy alone: no gradient would come from the teacher",
+            "lower it, or use name = \"sft\"",
+        )),
+    }
+}
+
+fn threshold_that_hears_nothing(config: &Config, document: &Document) -> Result<()> {
+    let eval = &config.eval;
+    let loss = |name: &String| name == "forward_kl" || name == "perplexity";
+    let (key, what, fix) = if config.data.eval.is_none() {
+        (
+            "data.eval",
+            "distillm raises its threshold when the validation loss rises, and there is no \
+             validation",
+            "add data.eval = \"dev.jsonl\"",
+        )
+    } else if !eval.metrics.iter().any(loss) {
+        (
+            "eval.metrics",
+            "distillm hears the validation loss, and no metric is one",
+            "add \"forward_kl\" or \"perplexity\"",
+        )
+    } else if eval.every == 0 {
+        (
+            "eval.every",
+            "distillm hears the validation loss at every evaluation, and there is none before \
+             the end: the student's own responses would never be used",
+            "set it to a small share of the run's steps",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(document.refuse(key, what, fix))
+}
+
+/// One number for every token, minus the mean of all of them.
+fn equal_advantages(config: &Config, document: &Document) -> Result<()> {
+    let Method::Llmr(settings) = &config.method else {
+        return Ok(());
+    };
+    let centred = matches!(
+        settings.baseline,
+        Baseline::BatchMean | Baseline::MinVariance
+    );
+    let state = matches!(settings.baseline, Baseline::MaxQ | Baseline::ExpectedQ);
+    let alone = config.train.batch == 1 && settings.sentence_level;
+    if alone && (centred || (settings.normalize_advantage && !state)) {
+        let key = match centred {
+            true => "method.baseline",
+            false => "method.normalize_advantage",
+        };
+        let what = "with sentence_level and one response a step every advantage is the batch's \
+                    mean: nothing of the teacher's reward would reach the student";
+        let fix = "raise train.batch, or choose baseline = \"expected_q\"";
+        return Err(document.refuse(key, what, fix));
+    }
+    Ok(())
+}
