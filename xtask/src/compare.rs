@@ -40,7 +40,7 @@ const ENTRANTS: &[Entrant] = &[
     entrant("GKD", r#"{name="gkd"}"#, "1e-4"),
     // In a short run its threshold has to rise in a few large steps, if it rises at all.
     Entrant {
-        sets: &["eval.every=7"],
+        sets: &["eval.every=5"],
         ..entrant(
             "DistiLLM",
             r#"{name="distillm", threshold_step=0.5, threshold_tolerance=0.0}"#,
@@ -82,7 +82,7 @@ impl Options {
         let mut options = Self {
             out: PathBuf::from("runs/compare"),
             seeds: 3,
-            tokens: 4_000,
+            tokens: 1_600,
             methods: None,
             set: Vec::new(),
         };
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn options_and_what_is_wrong_with_them() {
         let options = Options::parse(&["--seeds", "5", "--methods", "kd,llmr"]).unwrap();
-        assert_eq!((options.seeds, options.tokens), (5, 4_000));
+        assert_eq!((options.seeds, options.tokens), (5, 1_600));
         assert_eq!(options.methods.unwrap(), ["kd", "llmr"]);
         assert!(Options::parse(&["--methods", "mm_pbkd,PbKD"]).is_ok());
         for words in [

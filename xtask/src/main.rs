@@ -19,7 +19,7 @@ usage: cargo xtask ci [--fast]
   --fast       without the end-to-end run
   end-to-end   the binary on a real model of 100 MB, which is fetched once
   compare      every method on one task from one start with the same student tokens: a table of
-               means with 95 % intervals [default: 3 seeds, 4000 tokens, runs/compare]
+               means with 95 % intervals [default: 3 seeds, 1600 tokens, runs/compare]
   pbkd-study   PbKD's rates on problems with a known reward: the table and picture of the book";
 
 fn main() -> ExitCode {

@@ -75,7 +75,7 @@ pub fn induced_rewards(
         let result = TokenRewards {
             q: qs.iter().map(|q| q.taken).collect(),
             reward: rewards(qs, value, true),
-            returns: returns(qs, value, true, 1),
+            returns: returns(qs, value, 1),
         };
         match result.reward.iter().all(|r| r.is_finite()) {
             true => Ok(result),

@@ -4,10 +4,10 @@ use distil_model::Model;
 
 use crate::error::{Error, Result};
 
-/// The vocabulary both models speak, as a number of leading ids.
+/// The vocabulary both models speak, as a number of leading ids: the tokenizer's.
 ///
-/// Models of one family often differ in how far their vocabulary is padded; those rows have no
-/// token and are left out on both sides. Tokens themselves must be the same.
+/// Models of one family often differ in how far their vocabulary is padded; rows without a token are
+/// left out, on one side or on both. Tokens themselves must be the same.
 ///
 /// # Errors
 /// Some id is another token in the two models, or a token that only one of them has.
@@ -45,5 +45,5 @@ pub fn align(teacher: &Model, student: &Model) -> Result<usize> {
             fix: "use the weights that belong to this tokenizer".into(),
         });
     }
-    Ok(common)
+    Ok(tokens)
 }

@@ -300,7 +300,7 @@ mod tests {
         );
         refused(
             "[method]\nname = \"sft\"\ntop_k = 1\n",
-            &["belongs to `seqkd`, `gkd`", "not to `sft`"],
+            &["belongs to `kd`, `seqkd`, `gkd`", "not to `sft`"],
         );
         refused(
             "[method]\nname = \"seqkd\"\nce_share = 1\n",

@@ -127,6 +127,10 @@ fn equal_advantages(config: &Config, document: &Document) -> Result<()> {
         Baseline::BatchMean | Baseline::MinVariance
     );
     let state = matches!(settings.baseline, Baseline::MaxQ | Baseline::ExpectedQ);
+    if settings.normalize_advantage && settings.return_scale != 1.0 {
+        let what = "has no effect with normalize_advantage = true, which divides it out again";
+        return Err(document.refuse("method.return_scale", what, "remove one of the two"));
+    }
     let alone = config.train.batch == 1 && settings.sentence_level;
     if alone && (centred || (settings.normalize_advantage && !state)) {
         let key = match centred {

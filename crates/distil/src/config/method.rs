@@ -54,6 +54,13 @@ pub struct Sampling {
     pub top_p: f64,
 }
 
+impl Sampling {
+    /// Whether tokens are drawn from the model's own distribution.
+    pub fn is_plain(&self) -> bool {
+        self.temperature == 1.0 && self.top_k == 0 && self.top_p >= 1.0
+    }
+}
+
 /// How responses are sampled.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -363,7 +370,8 @@ pub enum StateValue {
 pub enum Unfinished {
     /// They are left out, and the loss is multiplied by the share of those that ended.
     Drop,
-    /// They take part without their last token, whose next state is not known.
+    /// They take part; the unknown value of the state behind their last token is left out of its
+    /// return.
     Mask,
 }
 

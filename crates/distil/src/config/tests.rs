@@ -157,7 +157,8 @@ fn every_key_is_used_and_every_listed_default_is_the_one_that_holds() {
         };
         let default: toml::Table = toml::from_str(&format!("value = {default}")).unwrap();
         for name in methods {
-            let config = parse(SMALL, &[&format!("method.name={name}")]).unwrap();
+            let overrides = [&format!("method.name={name}"), "data.eval=/d/dev.jsonl"];
+            let config = parse(SMALL, &overrides).unwrap();
             let table: toml::Table = toml::from_str(&config.to_toml()).unwrap();
             // A key that other choices have no use for is not in the file.
             if let Some(value) = at(&table, key.path) {

@@ -20,7 +20,7 @@ use super::{Method, StepReport, Work};
 use crate::config::DistiLlm;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
-use crate::objective::look::{on_given_text, on_samples};
+use crate::objective::look::{on_given_text, on_own_samples};
 use crate::rollout::on_policy::{Answers, OnPolicy};
 use crate::rollout::uniform_of;
 
@@ -156,7 +156,10 @@ impl Method for DistiLlmMethod {
         ]);
         report.terms.extend(diagnostics);
         report.terms.extend(match source {
-            Source::Fresh => on_samples(&totals.looks, &vec![1.0; totals.looks.len()]),
+            Source::Fresh => {
+                let plain = self.student.rollout.sampling.is_plain();
+                on_own_samples(&totals.looks, plain)
+            }
             Source::Data | Source::Replay => on_given_text(&totals.looks),
         });
         Ok(report)
@@ -206,7 +209,7 @@ mod tests {
         let table: toml::Table =
             toml::from_str("name = \"distillm\"\nthreshold_step = 0.4").unwrap();
         let config = crate::config::Config::parse(
-            &format!("teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\ndata.train = \"a.jsonl\"\n[method]\n{table}"),
+            &format!("teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\ndata.train = \"a.jsonl\"\ndata.eval = \"b.jsonl\"\n[method]\n{table}"),
             Path::new("run.toml"),
             &[],
         )

@@ -28,7 +28,7 @@ use crate::config::{
 };
 use crate::data::example::{Example, PairExample};
 use crate::error::Result;
-use crate::objective::look::{on_given_text, on_samples};
+use crate::objective::look::{on_given_text, on_own_samples};
 use crate::objective::{DpkdTokenLoss, PreferenceLoss};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 
@@ -271,7 +271,9 @@ impl Method for SequenceForm {
         let count = rows.len().max(1) as f64;
         let mut terms = totals.terms(rows.len(), reference.is_some());
         terms.extend(match &self.source {
-            Source::Samples { .. } => on_samples(&totals.looks, &vec![1.0; totals.looks.len()]),
+            Source::Samples { student, .. } => {
+                on_own_samples(&totals.looks, student.rollout.sampling.is_plain())
+            }
             Source::Data(_) => on_given_text(&totals.looks),
         });
         terms.push(("language_modelling", lm));

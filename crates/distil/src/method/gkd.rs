@@ -12,7 +12,7 @@ use super::{Method, StepReport, Work};
 use crate::config::Gkd;
 use crate::data::example::Example;
 use crate::error::Result;
-use crate::objective::look::{on_given_text, on_samples};
+use crate::objective::look::{on_given_text, on_own_samples};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 use crate::rollout::uniform_of;
 
@@ -78,8 +78,8 @@ impl Method for GkdMethod {
         let mut report = position_report(&totals, TERMS, work);
         report.terms.push(("on_policy", 1.0));
         report.terms.extend(answers.diagnostics());
-        let own_policy = vec![1.0; totals.looks.len()];
-        report.terms.extend(on_samples(&totals.looks, &own_policy));
+        let plain = self.student.rollout.sampling.is_plain();
+        report.terms.extend(on_own_samples(&totals.looks, plain));
         Ok(report)
     }
 }

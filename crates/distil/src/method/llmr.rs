@@ -132,7 +132,7 @@ impl Method for LlmrMethod {
             let finished = answers.finished[i];
             reward.extend(rewards(qs, settings.value, finished));
             batch.push(Returns {
-                returns: returns(qs, settings.value, finished, settings.bootstrap_every),
+                returns: returns(qs, settings.value, settings.bootstrap_every),
                 max_q: qs.iter().map(|q| q.max).collect(),
                 expected_q: qs.iter().map(|q| q.expected).collect(),
                 score_square: looks.iter().map(|look| look.score_square).collect(),
@@ -179,7 +179,7 @@ impl Method for LlmrMethod {
         let weights = Weights {
             policy,
             reverse_kl: None,
-            flatten: settings.flatten_weight,
+            flatten: share * settings.flatten_weight,
         };
         let sums = descend(student, &self.teacher, seen, &weights, 1.0 / count, work)?;
         let starts = batch

@@ -36,7 +36,7 @@ use crate::config::{MmPbkd as Settings, Train};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
-use crate::objective::look::{Look, on_samples};
+use crate::objective::look::{Look, on_own_samples};
 use crate::objective::{PolicyMoment, QFunction, log_sigmoid, sigmoid};
 use crate::rollout::on_policy::{Ask, OnPolicy};
 use crate::score::tokens;
@@ -508,7 +508,10 @@ impl Method for MmPbkd {
             ]
             .into_iter()
             .chain(answers.diagnostics())
-            .chain(on_samples(&looks, &vec![1.0; looks.len()]))
+            .chain(on_own_samples(
+                &looks,
+                self.settings.rollout.sampling.is_plain(),
+            ))
             .collect(),
             tokens: positions,
         })

@@ -2,6 +2,7 @@
 //! everywhere, a batch that is learnt by heart.
 
 mod mm_pbkd;
+mod sampled;
 
 use distil_kernels::to_host;
 use distil_model::{Llama, Parameter};
@@ -114,7 +115,7 @@ fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
     };
     let name = "name = \"llmr\"\n";
     let all = format!(
-        "{name}value = \"soft\"\nbaseline = \"min_variance\"\nbootstrap_every = 2\nreturn_scale = 3.0\n\
+        "{name}value = \"soft\"\nbaseline = \"min_variance\"\nbootstrap_every = 2\n\
          normalize_advantage = true\nweight_clip = 1.5\nflatten_weight = 0.1\nsync_every = 4"
     );
     vec![
@@ -382,8 +383,8 @@ fn policy_gradients_improve_what_they_are_for() {
     let wanted = [
         ("minillm", "kl_k1", -1.0),
         ("llmr", "return", 1.0),
-        // Its judge's score is the teacher's likelihood.
-        ("pbkd by likelihood", "teacher_mass_on_student_top", 1.0),
+        // The judge comes to prefer the student's responses more often.
+        ("pbkd by likelihood", "teacher_preferred", -1.0),
     ];
     for (wanted, term, sign) in wanted {
         for seed in 0..8 {

@@ -8,7 +8,7 @@ use crate::config::Baseline;
 /// One response: its returns, and what baselines need to know of the same positions.
 #[derive(Clone, Debug, Default)]
 pub struct Returns {
-    /// G_t; shorter than the response if its last token takes no part.
+    /// G_t.
     pub returns: Vec<f64>,
     /// max_a q(s_t, a).
     pub max_q: Vec<f64>,
@@ -31,7 +31,8 @@ pub struct Weighing {
     pub normalize: bool,
 }
 
-/// Below this standard deviation a batch says nothing about which token was better.
+/// Below this standard deviation, or this sum of weights, a batch says nothing about which token
+/// was better.
 const SAME: f64 = 1e-12;
 
 impl Weighing {
@@ -41,38 +42,45 @@ impl Weighing {
             true => response.returns[0],
             false => response.returns[t],
         };
-        let all = || {
-            batch.iter().flat_map(|response| {
-                (0..response.returns.len())
-                    .map(move |t| (of_token(response, t), response.score_square[t]))
+        // Σ weight · G and Σ weight of a response's tokens, for a baseline that is a mean.
+        let weigh = |response: &Returns| -> (f64, f64) {
+            let tokens = 0..response.returns.len();
+            let pairs = tokens.map(|t| {
+                let weight = match self.baseline {
+                    Baseline::BatchMean => 1.0,
+                    Baseline::MinVariance => response.score_square[t],
+                    Baseline::None | Baseline::MaxQ | Baseline::ExpectedQ => 0.0,
+                };
+                (weight * of_token(response, t), weight)
+            });
+            pairs.fold((0.0, 0.0), |(sum, total), (part, weight)| {
+                (sum + part, total + weight)
             })
         };
-        let constant = match self.baseline {
-            Baseline::BatchMean => mean(all().map(|(g, _)| g)),
-            Baseline::MinVariance => {
-                let squares: f64 = all().map(|(_, square)| square).sum();
-                match squares > 0.0 {
-                    true => all().map(|(g, square)| g * square).sum::<f64>() / squares,
-                    false => 0.0,
-                }
-            }
-            Baseline::None | Baseline::MaxQ | Baseline::ExpectedQ => 0.0,
-        };
-        let advantage = |response: &Returns, t: usize| {
-            let state = match self.baseline {
-                Baseline::MaxQ => response.max_q[t],
-                Baseline::ExpectedQ => response.expected_q[t],
-                _ => constant,
-            };
-            (of_token(response, t) - state) / self.scale
-        };
-        let mut advantages: Vec<Vec<f64>> = batch
+        let weighed: Vec<(f64, f64)> = batch.iter().map(weigh).collect();
+        let all = weighed
             .iter()
-            .map(|response| {
-                let tokens = 0..response.returns.len();
-                tokens.map(|t| advantage(response, t)).collect()
-            })
-            .collect();
+            .fold((0.0, 0.0), |(sum, total), (part, weight)| {
+                (sum + part, total + weight)
+            });
+        let advantages = batch.iter().zip(&weighed).map(|(response, own)| {
+            // A response's own return in its baseline would bias the gradient.
+            let (sum, total) = (all.0 - own.0, all.1 - own.1);
+            let constant = match total > SAME {
+                true => sum / total,
+                false => 0.0,
+            };
+            let advantage = |t: usize| {
+                let state = match self.baseline {
+                    Baseline::MaxQ => response.max_q[t],
+                    Baseline::ExpectedQ => response.expected_q[t],
+                    _ => constant,
+                };
+                (of_token(response, t) - state) / self.scale
+            };
+            (0..response.returns.len()).map(advantage).collect()
+        });
+        let mut advantages: Vec<Vec<f64>> = advantages.collect();
         if self.normalize {
             whiten(&mut advantages);
         }
@@ -137,7 +145,7 @@ mod tests {
             1.0 - 2.0 * q[action] + q.iter().map(|q| q * q).sum::<f64>()
         };
         Returns {
-            returns: returns(qs, value, true, 1),
+            returns: returns(qs, value, 1),
             max_q: qs.iter().map(|q| q.max).collect(),
             expected_q: qs.iter().map(|q| q.expected).collect(),
             score_square: trajectory.steps().map(square).collect(),
@@ -249,9 +257,16 @@ mod tests {
         assert_eq!(of(Baseline::None), [vec![3.0, 1.0], vec![-1.0]]);
         assert_eq!(of(Baseline::MaxQ), [vec![1.0, -1.0], vec![-2.0]]);
         assert_eq!(of(Baseline::ExpectedQ), [vec![2.0, 0.5], vec![-1.0]]);
-        assert_eq!(of(Baseline::BatchMean), [vec![2.0, 0.0], vec![-2.0]]);
-        // (3·1 + 1·½ − 1·½) / 2 = 1.5.
-        assert_eq!(of(Baseline::MinVariance), [vec![1.5, -0.5], vec![-2.5]]);
+        // The other response's mean: −1 for the first, 2 for the second.
+        assert_eq!(of(Baseline::BatchMean), [vec![4.0, 2.0], vec![-3.0]]);
+        // −1·½ / ½ for the first, (3·1 + 1·½) / 1.5 for the second.
+        let second = -1.0 - 3.5 / 1.5;
+        assert_eq!(of(Baseline::MinVariance), [vec![4.0, 2.0], vec![second]]);
+        assert_eq!(
+            weighing(Baseline::BatchMean).advantages(&batch()[..1]),
+            [vec![3.0, 1.0]],
+            "nobody else to compare with"
+        );
         let scaled = Weighing {
             scale: 2.0,
             sentence_level: true,
@@ -261,19 +276,86 @@ mod tests {
         assert!(scaled.advantages(&[]).is_empty());
     }
 
-    /// Of all constants, the minimum-variance baseline makes Σ (G−b)²·g² smallest.
+    /// Of all constants, the minimum-variance baseline makes Σ (G−b)²·g² of the other responses
+    /// smallest.
     #[test]
     fn the_minimum_variance_baseline_is_the_best_constant() {
+        let first = &batch()[0];
         let spread = |b: f64| -> f64 {
-            let tokens = batch().into_iter().flat_map(|r| {
-                r.returns
-                    .into_iter()
-                    .zip(r.score_square)
-                    .collect::<Vec<_>>()
-            });
+            let tokens = first.returns.iter().zip(&first.score_square);
             tokens.map(|(g, square)| (g - b).powi(2) * square).sum()
         };
-        assert!(spread(1.5) < spread(1.5 + 1e-3) && spread(1.5) < spread(1.5 - 1e-3));
+        let best = 3.5 / 1.5;
+        assert!(spread(best) < spread(best + 1e-3) && spread(best) < spread(best - 1e-3));
+    }
+
+    /// Two responses a step, every pair of them enumerated: baselines made of the other response
+    /// leave the expected update what it is.
+    #[test]
+    fn baselines_of_the_batch_leave_the_expected_update_alone() {
+        let mdp = Mdp::new(3, 2);
+        let (teacher, student) = (mdp.table(1), mdp.table(2));
+        let response = |y: &Trajectory| of(&qs(&teacher, y), &student, y, StateValue::Max);
+        let plain = mdp.expected_score(&student, |y| {
+            weighing(Baseline::None)
+                .advantages(&[response(y)])
+                .remove(0)
+        });
+        for baseline in [Baseline::BatchMean, Baseline::MinVariance] {
+            let update = mdp.expected_score(&student, |y| {
+                let mut mean = vec![0.0; y.actions.len()];
+                for other in mdp.trajectories() {
+                    let both = [response(y), response(&other)];
+                    let own = weighing(baseline).advantages(&both).remove(0);
+                    let probability = mdp.probability(&student, &other);
+                    for (sum, a) in mean.iter_mut().zip(own) {
+                        *sum += probability * a;
+                    }
+                }
+                mean
+            });
+            let error = distance(&update, &plain);
+            assert!(error < 1e-9, "{baseline:?}: {error}");
+        }
+    }
+
+    /// Where only token 0 ends a response, those without it are cut off at the horizon. Their last
+    /// token's return bootstraps: the expected update is still the gradient of the expected return,
+    /// blind to shifts of the teacher's logits.
+    #[test]
+    fn responses_that_were_cut_off_keep_the_gradient_exact() {
+        let mdp = Mdp::new(3, 3);
+        let (teacher, student) = (mdp.table(1), mdp.table(2));
+        let mut moved = teacher.clone();
+        for (state, row) in moved.iter_mut().enumerate() {
+            row.iter_mut().for_each(|z| *z += 2.0 * state as f64 - 3.0);
+        }
+        for value in [StateValue::Max, StateValue::Expected, StateValue::Soft] {
+            // The rewards that are known, and the value of where the response was cut off: the
+            // last state's own, since what follows it is worth as much.
+            let total = |y: &Trajectory| -> f64 {
+                let qs = qs(&teacher, y);
+                let cut = y.actions.last() != Some(&0);
+                let known: f64 = rewards(&qs, value, !cut).iter().sum();
+                match cut {
+                    true => known + qs.last().unwrap().taken,
+                    false => known,
+                }
+            };
+            let exact = mdp.differences(&student, &|table| mdp.expectation(table, total));
+            for baseline in [Baseline::None, Baseline::MaxQ, Baseline::ExpectedQ] {
+                let update = |teacher: &Table| {
+                    mdp.expected_score(&student, |y| {
+                        let response = of(&qs(teacher, y), &student, y, value);
+                        weighing(baseline).advantages(&[response]).remove(0)
+                    })
+                };
+                let error = distance(&update(&teacher), &exact);
+                assert!(error < 1e-9, "{value:?} {baseline:?}: {error}");
+                let shift = distance(&update(&teacher), &update(&moved));
+                assert!(shift < 1e-9, "{value:?} {baseline:?}: {shift}");
+            }
+        }
     }
 
     #[test]

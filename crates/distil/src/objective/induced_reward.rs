@@ -11,9 +11,10 @@
 //!
 //! K-step returns (KETCHUP): G_t = q(s_t, a_t) − V(s_{t+K}) + G_{t+K}; K = 1 is LLMR.
 //!
-//! A response that was cut off has no next state after its last token. That token's reward is not
-//! known and it takes no part; the returns before it go on as the teacher would, with V of the last
-//! state that was seen, so that being cut off is neither punished nor paid.
+//! A response that was cut off ends in a state whose V nobody has seen, so that its last token's
+//! reward is not known. Its return is: what follows is worth that same V by the bootstrap, and
+//! the two cancel, G_T = q(s_T, a_T). Being cut off is neither punished nor paid, and in the last
+//! state every action has the weight that it has elsewhere.
 
 use crate::config::StateValue;
 
@@ -36,20 +37,15 @@ pub fn rewards(qs: &[TeacherQ], value: StateValue, finished: bool) -> Vec<f64> {
     both.map(|(q, v)| q.taken - v).collect()
 }
 
-/// G of every token of one response, by steps of `every` tokens. A response that was cut off has
-/// none for its last token.
-pub fn returns(qs: &[TeacherQ], value: StateValue, finished: bool, every: usize) -> Vec<f64> {
+/// G of every token of one response, by steps of `every` tokens; the same whether the response ended
+/// or was cut off.
+pub fn returns(qs: &[TeacherQ], value: StateValue, every: usize) -> Vec<f64> {
     let every = every.max(1);
-    let known = match finished {
-        true => qs.len(),
-        false => qs.len().saturating_sub(1),
-    };
-    // Return of the state behind each step: 0 after EOS, the state's value where nothing follows.
-    let mut result = vec![0.0; known];
-    for t in (0..known).rev() {
+    let mut result = vec![0.0; qs.len()];
+    for t in (0..qs.len()).rev() {
         let rest = match t + every {
-            next if next < known => result[next] - state_value(&qs[next], value),
-            // The last state seen, bootstrapped by its own value; or the end.
+            next if next < qs.len() => result[next] - state_value(&qs[next], value),
+            // The end, or a state whose value and what follows it cancel.
             _ => 0.0,
         };
         result[t] = qs[t].taken + rest;
@@ -96,7 +92,7 @@ mod tests {
                 .map(|(state, action)| q_of(&teacher[state], action))
                 .collect();
             for value in VALUES {
-                let (r, g) = (rewards(&qs, value, true), returns(&qs, value, true, 1));
+                let (r, g) = (rewards(&qs, value, true), returns(&qs, value, 1));
                 assert_eq!((r.len(), g.len()), (qs.len(), qs.len()));
                 for t in 0..qs.len() {
                     let sum: f64 = r[t..].iter().sum();
@@ -106,11 +102,11 @@ mod tests {
                     seen += 1;
                 }
                 // Steps longer than the response never bootstrap.
-                let far = returns(&qs, value, true, 10);
+                let far = returns(&qs, value, 10);
                 assert!(far.iter().zip(&qs).all(|(g, q)| *g == q.taken));
             }
             // Soft: Σ r = q(s_1, a_1) + Σ_{t>1} log p(a_t|s_t).
-            let soft = returns(&qs, StateValue::Soft, true, 1);
+            let soft = returns(&qs, StateValue::Soft, 1);
             let later = trajectory.steps().skip(1);
             let log_p: f64 = later
                 .map(|(state, action)| softmax(&teacher[state])[action].ln())
@@ -130,16 +126,14 @@ mod tests {
                 .map(|(state, action)| q_of(&teacher[state], action))
                 .collect();
             for value in VALUES {
-                for finished in [true, false] {
-                    let before = returns(&qs, value, finished, 1);
-                    for moved in 0..qs.len() {
-                        let mut qs = qs.clone();
-                        qs[moved] = shifted(qs[moved], 7.5);
-                        let after = returns(&qs, value, finished, 1);
-                        for (t, (a, b)) in after.iter().zip(&before).enumerate() {
-                            let by = if t == moved { 7.5 } else { 0.0 };
-                            assert!((a - b - by).abs() < 1e-12, "{t} {moved}");
-                        }
+                let before = returns(&qs, value, 1);
+                for moved in 0..qs.len() {
+                    let mut qs = qs.clone();
+                    qs[moved] = shifted(qs[moved], 7.5);
+                    let after = returns(&qs, value, 1);
+                    for (t, (a, b)) in after.iter().zip(&before).enumerate() {
+                        let by = if t == moved { 7.5 } else { 0.0 };
+                        assert!((a - b - by).abs() < 1e-12, "{t} {moved}");
                     }
                 }
             }
@@ -147,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_was_cut_off_has_no_reward_for_its_last_token() {
+    fn a_response_that_was_cut_off_has_a_return_but_no_reward_for_its_last_token() {
         let q = |taken, max| TeacherQ {
             taken,
             max,
@@ -156,12 +150,9 @@ mod tests {
         let qs = [q(5.0, 6.0), q(3.0, 4.0), q(1.0, 2.0)];
         assert_eq!(rewards(&qs, StateValue::Max, true), [1.0, 1.0, 1.0]);
         assert_eq!(rewards(&qs, StateValue::Max, false), [1.0, 1.0]);
-        assert_eq!(returns(&qs, StateValue::Max, true, 1), [3.0, 2.0, 1.0]);
-        // 1 + 1 + V(s_3) = 4, 1 + V(s_3) = 3.
-        assert_eq!(returns(&qs, StateValue::Max, false, 1), [4.0, 3.0]);
-        assert!(returns(&qs[..1], StateValue::Max, false, 1).is_empty());
+        assert_eq!(returns(&qs, StateValue::Max, 1), [3.0, 2.0, 1.0]);
         // Two steps: 5 − 2 + 1.
-        assert_eq!(returns(&qs, StateValue::Max, true, 2), [4.0, 3.0, 1.0]);
-        assert!(returns(&[], StateValue::Max, true, 1).is_empty());
+        assert_eq!(returns(&qs, StateValue::Max, 2), [4.0, 3.0, 1.0]);
+        assert!(returns(&[], StateValue::Max, 1).is_empty());
     }
 }

@@ -103,6 +103,15 @@ pub fn on_given_text(looks: &[Look]) -> Vec<(&'static str, f64)> {
     means
 }
 
+/// What there is to say of looks at samples: [`on_samples`] of q itself, or, where `plain` is not set
+/// because another distribution was sampled, what does not depend on that.
+pub fn on_own_samples(looks: &[Look], plain: bool) -> Vec<(&'static str, f64)> {
+    match plain {
+        true => on_samples(looks, &vec![1.0; looks.len()]),
+        false => on_given_text(looks),
+    }
+}
+
 /// As [`on_given_text`], and the estimates k1 = log q/p and k3 = p/q − 1 − log p/q of KL(q‖p).
 /// `weights` are q/b of each token with b the distribution that it was drawn from, 1 for b = q: a
 /// weighted mean estimates the divergence at the states that b led to.

@@ -53,6 +53,9 @@ const SIGNS: [Sign; 4] = [
 pub(crate) struct Collapse {
     terms: BTreeMap<String, Seen>,
     warned: bool,
+    /// Steps in a row without a response that was learnt from.
+    #[serde(default)]
+    dropped: usize,
 }
 
 /// One term so far; steps that do not report it do not count.
@@ -70,6 +73,16 @@ impl Collapse {
         terms: &BTreeMap<&'static str, f64>,
     ) -> Option<String> {
         let mut warning = None;
+        self.dropped = match terms.get("dropped") {
+            Some(&share) if share >= 1.0 => self.dropped + 1,
+            _ => 0,
+        };
+        if self.dropped == WINDOW {
+            warning = Some(format!(
+                "step {step}: no response of the last {WINDOW} steps ended, and unfinished = \"drop\" \
+                 leaves nothing to learn from; raise method.max_new_tokens, or choose \"mask\""
+            ));
+        }
         for sign in &SIGNS {
             let Some(&value) = terms.get(sign.term) else {
                 continue;
@@ -136,6 +149,14 @@ mod tests {
             assert_eq!(warnings.len(), 1, "{term}");
             assert!(warnings[0].1.contains(term));
         }
+    }
+
+    #[test]
+    fn learning_from_nothing_is_told() {
+        let warnings = run("dropped", (0..30).map(|_| 1.0));
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].1.contains("max_new_tokens"), "{warnings:?}");
+        assert!(run("dropped", (0..30).map(|step| f64::from(step % 5) / 4.0)).is_empty());
     }
 
     #[test]

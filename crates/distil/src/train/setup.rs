@@ -221,6 +221,13 @@ fn load_data(
             loaded.teacher_prompts.push(as_read);
         }
         in_every_template(&mut loaded.prompts, &mut loaded.teacher_prompts);
+        if loaded.prompts.is_empty() {
+            return Err(Error::Mismatch {
+                what: "no row is within data.max_prompt_tokens in every one of method.templates"
+                    .into(),
+                fix: "raise data.max_prompt_tokens, or shorten the templates".into(),
+            });
+        }
     }
     // Rows that are used, not rows that are read: one left out for its length counts for nothing.
     if let Some(limit) = settings.limit {
