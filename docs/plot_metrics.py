@@ -6,6 +6,7 @@
 
 Each further argument is a panel; names joined by commas share one. Evaluation metrics (forward_kl,
 rouge_l, ...) are points of the `eval` lines, everything else is taken from the step lines.
+Several runs joined by commas (the same configuration with other seeds) share a colour a metric.
 """
 import argparse
 import json
@@ -27,9 +28,9 @@ def ticks(low, high, count=4):
     return [low + (high - low) * i / count for i in range(count + 1)]
 
 
-def panel(top, names, lines):
-    curves = [(name, series(lines, name)) for name in names]
-    points = [point for _, curve in curves for point in curve]
+def panel(top, names, runs):
+    curves = [(number, name, series(lines, name)) for number, name in enumerate(names) for lines in runs]
+    points = [point for _, _, curve in curves for point in curve]
     if not points:
         raise SystemExit(f"no values of {', '.join(names)} in this run")
     last = max(step for step, _ in points) or 1
@@ -44,28 +45,29 @@ def panel(top, names, lines):
     for step in ticks(0, last):
         out.append(f'<text x="{x(step):.1f}" y="{top + HEIGHT - 16}" text-anchor="middle">{step:.0f}</text>')
     out.append(f'<text x="{WIDTH - RIGHT}" y="{top + HEIGHT - 3}" text-anchor="end">optimiser step</text>')
-    for number, (name, curve) in enumerate(curves):
+    for number, name in enumerate(names):
+        out.append(f'<text x="{LEFT + 170 * number}" y="{top + 16}" fill="{COLOURS[number % len(COLOURS)]}">{name}</text>')
+    for number, _, curve in curves:
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in curve)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4" stroke-opacity="0.8"/>')
         if len(curve) <= 40:
             out += [f'<circle cx="{x(s):.1f}" cy="{y(v):.1f}" r="2.6" fill="{colour}"><title>step {s}: {v:.5g}</title></circle>'
                     for s, v in curve]
-        out.append(f'<text x="{LEFT + 170 * number}" y="{top + 16}" fill="{colour}">{name}</text>')
     return out
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=pathlib.Path, help="the run's folder")
+    parser.add_argument("run", help="the run's folder, or several joined by commas")
     parser.add_argument("out", type=pathlib.Path, help="the SVG file")
     parser.add_argument("panels", nargs="+", help="names of one panel, joined by commas")
     arguments = parser.parse_args()
-    text = (arguments.run / "metrics.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
+    files = [pathlib.Path(run) / "metrics.jsonl" for run in arguments.run.split(",")]
+    runs = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
     body = []
     for number, names in enumerate(arguments.panels):
-        body += panel(number * HEIGHT, names.split(","), lines)
+        body += panel(number * HEIGHT, names.split(","), runs)
     height = HEIGHT * len(arguments.panels)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(

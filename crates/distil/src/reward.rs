@@ -13,18 +13,20 @@ use crate::objective::induced_reward::{returns, rewards};
 use crate::objective::look::TeacherQ;
 use crate::score::tokens;
 
-/// One response's rewards, an entry a token, EOS included, in nats.
+/// One response's rewards, an entry a token, EOS included, in nats. The last token of a response that
+/// was cut off has no reward: the value of the state behind it is not known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenRewards {
     /// q(s, a) of the token: its logit less the mean logit.
     pub q: Vec<f64>,
     /// r(s, a) = q(s, a) − V(s').
     pub reward: Vec<f64>,
-    /// Sum of the rewards from this token on.
+    /// Sum of the rewards from this token on; of a response that was cut off with the value of where
+    /// it stopped.
     pub returns: Vec<f64>,
 }
 
-/// Rewards of responses that end with EOS.
+/// Rewards of responses; those that do not end with one of `stop_ids` were cut off.
 ///
 /// `readings` has a list for each prompt template: the same responses in the same order, after the
 /// prompt as that template renders it, which has at least one token. Only the first `vocabulary`
@@ -36,6 +38,7 @@ pub struct TokenRewards {
 pub fn induced_rewards(
     teacher: &Llama,
     vocabulary: usize,
+    stop_ids: &[u32],
     readings: &[Vec<Example>],
     value: StateValue,
     max_tokens: usize,
@@ -72,9 +75,11 @@ pub fn induced_rewards(
         }
     }
     let all = means.iter().zip(first).map(|(qs, example)| {
+        let ended = example.response.last();
+        let ended = ended.is_some_and(|token| stop_ids.contains(token));
         let result = TokenRewards {
             q: qs.iter().map(|q| q.taken).collect(),
-            reward: rewards(qs, value, true),
+            reward: rewards(qs, value, ended),
             returns: returns(qs, value, 1),
         };
         match result.reward.iter().all(|r| r.is_finite()) {
@@ -112,6 +117,7 @@ mod tests {
         induced_rewards(
             &tiny_network(1),
             24,
+            &[0],
             readings,
             value,
             max_tokens,
@@ -161,6 +167,17 @@ mod tests {
                 assert!((mean.reward[t] - (a + b) / 2.0).abs() < 1e-5);
             }
         }
+    }
+
+    /// Its returns bootstrap, its last reward is not known.
+    #[test]
+    fn a_response_that_was_cut_off_has_no_last_reward() {
+        let cut = vec![example(&[3, 4], &[6, 7, 9])];
+        let response = of(&[cut], StateValue::Max, 100).remove(0);
+        assert_eq!((response.q.len(), response.reward.len()), (3, 2));
+        assert_eq!(response.returns[2], response.q[2]);
+        let sum = response.reward[0] + response.returns[1];
+        assert!((response.returns[0] - sum).abs() < 1e-9);
     }
 
     #[test]

@@ -163,6 +163,7 @@ fn one_row(text: String) -> DataSet {
         rows: vec![Row {
             source: RowSource { file: 0, line: 1 },
             content: Content::Prompt(Prompt::Raw(text)),
+            cut: false,
         }],
         ..DataSet::default()
     }

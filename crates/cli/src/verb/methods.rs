@@ -40,7 +40,12 @@ pub(crate) fn run(methods: &Methods) -> anyhow::Result<()> {
             Some(method) => explain(method),
             None => {
                 let names: Vec<&str> = ABOUT.iter().map(|method| method.name).collect();
-                let fix = format!("choose from {}", names.join(", "));
+                let fix = match name.as_str() {
+                    "dpo" | "ipo" | "cpo" | "simpo" => {
+                        format!("it is dpkd with loss = \"{name}\": distil methods dpkd")
+                    }
+                    _ => format!("choose from {}", names.join(", ")),
+                };
                 Err(WrongInput::new(format!("there is no method `{name}`"), fix).into())
             }
         },

@@ -107,7 +107,8 @@ pub(crate) fn run(arguments: &Reward, progress: &mut Progress) -> anyhow::Result
     let total = rows.len() * by_template.len();
     let rewards = induced_rewards(
         &teacher.network,
-        config.vocabulary,
+        teacher.network.tokens(),
+        &teacher.stop_ids,
         &by_template,
         value,
         arguments.micro_batch_tokens,
@@ -116,10 +117,16 @@ pub(crate) fn run(arguments: &Reward, progress: &mut Progress) -> anyhow::Result
     progress.done();
     let responses = by_template.into_iter().next().unwrap_or_default();
     for (example, rewards) in responses.iter().zip(&rewards) {
+        // The last token of a response that was cut off has none: null.
+        let reward = rewards.reward.iter().map(|&r| Some(r));
+        let reward: Vec<Option<f64>> = reward
+            .chain(std::iter::repeat(None))
+            .take(rewards.q.len())
+            .collect();
         lines.add(&json!({
             "token_ids": example.response,
             "q": rewards.q,
-            "reward": rewards.reward,
+            "reward": reward,
             "return": rewards.returns,
         }))?;
     }

@@ -128,6 +128,52 @@ fn methods_with_a_state_of_their_own_resume_with_the_same_bits() {
     }
 }
 
+/// What a cached teacher said is kept whole or made again.
+#[test]
+fn a_run_with_a_cached_teacher_ends_with_the_same_bits() {
+    let home = Home::new();
+    home.configure(
+        "name = \"kd\"",
+        &format!("steps = {STEPS}\ncheckpoint_every = 4"),
+    );
+    let text = String::from_utf8(home.read("run.toml")).unwrap();
+    let teacher = "model = \"./model\"\n";
+    home.write(
+        "run.toml",
+        &text.replacen(teacher, &format!("{teacher}cache = true\n"), 1),
+    );
+    home.ok(&["train", "run.toml", "--out", "unbroken"]);
+    for name in ["broken/teacher-states.f32", "broken/checkpoints/step-20"] {
+        let _ = std::fs::remove_dir_all(home.path("broken"));
+        let mut child = until(&home, name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let did = resume(&home);
+        assert_eq!(did.status, 0, "{name}: {}", did.err);
+        same(&home);
+    }
+}
+
+/// The teacher answers once for a whole schedule.
+#[test]
+fn stages_share_the_teachers_samples() {
+    let home = Home::new();
+    home.configure("name = \"sft\"", "");
+    let text = String::from_utf8(home.read("run.toml")).unwrap();
+    let (before, after) = text.split_once("[method]\nname = \"sft\"\n").unwrap();
+    let stages = "[[stage]]\nmethod = { name = \"seqkd\", max_new_tokens = 4 }\ntrain.steps = 1\n\
+                  [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 4 }\ntrain.steps = 1\n\
+                  [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 5 }\ntrain.steps = 1\n";
+    home.write("run.toml", &format!("{before}{after}{stages}"));
+    let did = home.run(&["train", "run.toml", "--out", "run"]);
+    assert_eq!(did.status, 0, "{}", did.err);
+    let of = |stage: &str| home.read(&format!("run/stages/{stage}/teacher-samples.jsonl"));
+    assert_eq!(of("1-seqkd"), of("2-dpkd"));
+    let key = |stage: &str| home.read(&format!("run/stages/{stage}/teacher-samples.key"));
+    assert_eq!(key("1-seqkd"), key("2-dpkd"));
+    assert_ne!(key("2-dpkd"), key("3-dpkd"), "longer answers are others");
+}
+
 #[test]
 fn a_schedule_killed_in_any_stage_ends_with_the_same_bits() {
     let home = Home::new();

@@ -12,7 +12,7 @@ use crate::config::{Length, Schedule, Train};
 use crate::data::batch::PackedBatch;
 use crate::data::example::Example;
 use crate::error::Result;
-use crate::method::pass::{Teacher, token_pass};
+use crate::method::pass::{Teacher, Texts, token_pass};
 use crate::method::{Phases, Work as StepWork};
 use crate::objective::DivergenceLoss;
 use crate::train::{Gradients, Optimizer};
@@ -67,6 +67,7 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
     let teacher = Teacher {
         network: model.frozen(),
         vocabulary: config.vocabulary,
+        states: None,
     };
     let ids = random_ids(case.batch * (case.length + 1), config.vocabulary);
     let examples: Vec<Example> = ids
@@ -104,7 +105,7 @@ pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
         token_pass(
             &student,
             Some(&teacher),
-            &examples,
+            Texts::fresh(&examples),
             1.0,
             &objective,
             &mut work,

@@ -188,9 +188,15 @@ fn not_among(value: &Value, names: &[&str], key: &Key) -> Refusal {
     let near = value
         .as_str()
         .and_then(|name| nearest(name, names.iter().copied()));
-    let hint = near
-        .map(|name| format!("did you mean \"{name}\"? "))
-        .unwrap_or_default();
+    let hint = match value.as_str() {
+        // Methods elsewhere, one loss of a method here.
+        Some(loss @ ("dpo" | "ipo" | "cpo" | "simpo")) if key.path == "method.name" => {
+            format!("it is name = \"dpkd\" with loss = \"{loss}\"; ")
+        }
+        _ => near
+            .map(|name| format!("did you mean \"{name}\"? "))
+            .unwrap_or_default(),
+    };
     (
         format!("{} is not one of its values", short(value)),
         format!("{hint}allowed: {}", key.kind),
@@ -343,6 +349,10 @@ mod tests {
                 "\"dpdk\" is not one of its values",
                 "allowed: `\"sft\"`",
             ],
+        );
+        refused(
+            "[method]\nname = \"dpo\"\n",
+            &["run.toml:2: method.name", "name = \"dpkd\" with loss = \"dpo\""],
         );
         refused(
             "[data]\ntemplate = \"chatt\"\n",

@@ -8,6 +8,7 @@ use crate::Result;
 
 pub(crate) fn check(config: &Config, document: &Document) -> Result<()> {
     corpus(config, document)?;
+    cache(config, document)?;
     cross_entropy_alone(&config.method, document)?;
     match &config.method {
         Method::DistiLlm(_) => threshold_that_hears_nothing(config, document),
@@ -63,6 +64,27 @@ fn corpus(config: &Config, document: &Document) -> Result<()> {
         return Err(document.refuse("data.corpus", what, fix));
     }
     Ok(())
+}
+
+/// A cache of what a method never reads twice.
+fn cache(config: &Config, document: &Document) -> Result<()> {
+    let reads = match &config.method {
+        Method::Kd(_) | Method::Gkd(_) | Method::DistiLlm(_) => true,
+        Method::Dpkd(settings) => matches!(settings.form, DpkdForm::Token(_)),
+        _ => false,
+    };
+    match config.teacher.as_ref().is_some_and(|teacher| teacher.cache) && !reads {
+        false => Ok(()),
+        true => Err(document.refuse(
+            "teacher.cache",
+            format!(
+                "has no effect with method `{}`, whose teacher reads fresh samples or is not asked \
+                 for a distribution",
+                config.method.name()
+            ),
+            "remove it; kd, gkd, distillm and the token form of dpkd read the same texts again",
+        )),
+    }
 }
 
 /// A teacher that is loaded, and weighs nothing.

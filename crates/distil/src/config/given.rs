@@ -26,6 +26,7 @@ pub(crate) struct Given {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct GivenTeacher {
     pub(crate) model: Option<String>,
+    pub(crate) cache: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

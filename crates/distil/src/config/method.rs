@@ -776,6 +776,17 @@ fn derive(table: &mut Table, data: &Data) {
         .entry("lm_source")
         .or_insert_with(|| Value::from(source));
     let loss = text(table, "loss");
+    let of_dpkd = |simpo: f64, cpo: f64, others: f64| match loss.as_deref() {
+        Some("simpo") => Value::Float(simpo),
+        Some("cpo") => Value::Float(cpo),
+        _ => Value::Float(others),
+    };
+    for (key, default) in [
+        ("beta", of_dpkd(2.0, 0.1, 0.1)),
+        ("lm_weight", of_dpkd(1.0, 0.0, 1.0)),
+    ] {
+        table.entry(key).or_insert(default);
+    }
     let normalized = !matches!(loss.as_deref(), Some("dpo" | "ipo" | "cpo"));
     table
         .entry("length_normalize")

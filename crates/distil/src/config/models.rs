@@ -12,6 +12,8 @@ use crate::Result;
 pub struct Teacher {
     /// Model reference; a path is absolute.
     pub model: String,
+    /// Whether its hidden states on the training texts are kept instead of computed in every step.
+    pub cache: bool,
 }
 
 /// What the student starts from.
@@ -47,7 +49,12 @@ pub(crate) fn teacher(
         let fix = "add [teacher] model = \"…\" (a folder, a .gguf file, hf:org/name or a name from `distil models`)";
         return Err(document.refuse("teacher.model", what, fix));
     }
-    Ok(given.model.map(|model| Teacher { model }))
+    let cache = given.cache.unwrap_or(false);
+    if cache && given.model.is_none() {
+        let fix = "add [teacher] model = \"…\", or remove the key";
+        return Err(document.refuse("teacher.cache", "there is no teacher to keep", fix));
+    }
+    Ok(given.model.map(|model| Teacher { model, cache }))
 }
 
 pub(crate) fn student(

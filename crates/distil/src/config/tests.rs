@@ -82,7 +82,7 @@ fn samples() -> Vec<Config> {
         parse(SMALL, &["method={name=\"kd\", divergence=\"symmetric_kl\", symmetric_share=0.9}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"tvd\", responses=\"teacher\", temperature=0.5}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"akl\", akl_head_mass=0.7}"]).unwrap(),
-        parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=1}"]).unwrap(),
+        parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=1}", "teacher.cache=true"]).unwrap(),
         parse(SMALL, &["method.name=distillm", "data.eval=/d/dev.jsonl"]).unwrap(),
         parse(SMALL, &["method={name=\"distillm\", divergence=\"skew_reverse_kl\", skew_alpha=0.2}", "data.eval=/d/dev.jsonl"]).unwrap(),
         parse(SMALL, &["method={name=\"minillm\", teacher_mix=0, single_step=false}"]).unwrap(),
@@ -380,6 +380,18 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_losss_own_defaults() {
+    let of = |loss: &str| {
+        let config = parse(SMALL, &[&format!("method.loss={loss}")]).unwrap();
+        let table: toml::Table = toml::from_str(&config.to_toml()).unwrap();
+        ["beta", "lm_weight"].map(|key| at(&table, &format!("method.{key}")).unwrap().as_float())
+    };
+    assert_eq!(of("dpo"), [Some(0.1), Some(1.0)]);
+    assert_eq!(of("cpo"), [Some(0.1), Some(0.0)]);
+    assert_eq!(of("simpo"), [Some(2.0), Some(1.0)]);
+}
+
+#[test]
 fn steps_of_a_run() {
     let mut train = parse(SMALL, &["train.batch=8"]).unwrap().train;
     assert_eq!([1, 8, 9, 16].map(|rows| train.steps(rows)), [1, 1, 2, 2]);
@@ -404,6 +416,10 @@ fn combinations_without_meaning_are_refused_by_name() {
         (
             &["method={name=\"dpkd\", form=\"token\", ce_share=1}"],
             &["method.ce_share"],
+        ),
+        (
+            &["method.name=llmr", "teacher.cache=true"],
+            &["teacher.cache", "has no effect with method `llmr`"],
         ),
         (&["method.name=distillm"], &["data.eval", "no validation"]),
         (

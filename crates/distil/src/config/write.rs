@@ -47,8 +47,14 @@ pub(crate) fn to_toml(config: &Config) -> String {
     out.plain("seed", config.seed);
     out.table("teacher");
     match &config.teacher {
-        Some(teacher) => out.text("model", &teacher.model),
-        None => out.unset("model"),
+        Some(teacher) => {
+            out.text("model", &teacher.model);
+            out.plain("cache", teacher.cache);
+        }
+        None => {
+            out.unset("model");
+            out.unset("cache");
+        }
     }
     out.table("student");
     match &config.student {

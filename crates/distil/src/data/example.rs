@@ -278,7 +278,9 @@ impl Encoding<'_> {
         }
         let text = self.template.render(prompt)?;
         let (prompt, mut response) = (self.encode_pair)(&text, response)?;
-        self.end(&mut response);
+        if !row.cut {
+            self.end(&mut response);
+        }
         Ok(if prompt.len() > self.limits.max_prompt_tokens {
             Err(LeftOut::PromptTooLong)
         } else if response.len() > self.limits.max_response_tokens {
@@ -355,6 +357,7 @@ mod tests {
                 line: index + 1,
             },
             content: recognise(value.clone()).unwrap(),
+            cut: value.get("finish_reason") == Some(&json!("length")),
         };
         DataSet {
             files: vec![PathBuf::from("x.jsonl")],
@@ -412,6 +415,18 @@ mod tests {
 
     fn ids(text: &str) -> Vec<u32> {
         characters(text).unwrap()
+    }
+
+    /// An answer that says it was cut off has no end.
+    #[test]
+    fn what_was_cut_off_does_not_end_with_eos() {
+        let data = data(&[
+            json!({"prompt": "a", "response": "bc", "finish_reason": "length"}),
+            json!({"prompt": "a", "response": "bc", "finish_reason": "stop"}),
+        ]);
+        let (made, _) = run(examples, &data, &with_bos, (9, 9), OnBadRow::Fail).unwrap();
+        assert_eq!(made[0].response, ids("bc"));
+        assert_eq!(made[1].response, ids("bc$"));
     }
 
     #[test]

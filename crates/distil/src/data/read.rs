@@ -55,10 +55,18 @@ impl DataSet {
         };
         for (file, path) in files.iter().enumerate() {
             each_row(path, &mut |line, content| {
+                let cut = content
+                    .as_ref()
+                    .is_ok_and(|row| row.get("finish_reason").is_some_and(|why| why == "length"));
                 let error = match content.and_then(recognise) {
                     Ok(content) => {
                         let source = RowSource { file, line };
-                        data.rows.push(Row { source, content });
+                        let row = Row {
+                            source,
+                            content,
+                            cut,
+                        };
+                        data.rows.push(row);
                         return Ok(());
                     }
                     Err(Malformed { what, fix }) => Error::Row {

@@ -18,6 +18,9 @@ pub struct Row {
     pub source: RowSource,
     /// What it says.
     pub content: Content,
+    /// Whether its answer was cut off at a length limit, as `"finish_reason": "length"` says in
+    /// what `generate` writes: such an answer has no end to learn or to be paid for.
+    pub cut: bool,
 }
 
 /// What a model is asked, before any template is applied.

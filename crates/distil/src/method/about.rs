@@ -36,12 +36,14 @@ pub const ABOUT: &[About] = &[
     About {
         name: "kd",
         title: "Word-level knowledge distillation",
-        formula: "loss = (1 − ce_share) · T² · mean Σ_a p(a|s_t) log( p(a|s_t) / q(a|s_t) )\n       \
-                  + ce_share · mean −log q(y_t|s_t),  y from the data, T the temperature",
+        formula: "loss = (1 − ce_share) · T² · mean D(p, q)(s_t) + ce_share · mean −log q(y_t|s_t),\n  \
+                  y from the data, or sampled from p once (responses = \"teacher\"), T the temperature;\n  \
+                  D = Σ_a p(a|s_t) log( p(a|s_t) / q(a|s_t) ), or another divergence: reverse_kl, symmetric_kl,\n  \
+                  jsd, tvd, skew_kl, skew_reverse_kl, akl",
         when: "The first method to try with a teacher at hand: it learns the teacher's whole \
                distribution at every position, so it needs far fewer rows than sft. Needs a teacher \
                whose vocabulary is the student's. The student never sees its own mistakes, so long \
-               responses may drift; dpkd is the remedy.",
+               responses may drift; gkd is the remedy.",
         cost: "About 1.3 × with a teacher of the student's size, more for a larger one: the teacher \
                runs one forward pass, without backward.",
         paper: "Hinton, Vinyals & Dean 2015, arXiv 1503.02531; on sequences Kim & Rush 2016, arXiv 1606.07947",
@@ -104,7 +106,8 @@ pub const ABOUT: &[About] = &[
                   \"simpo\": no p, and simpo_gamma taken off the margin;\n  \
                   L_pt = cross-entropy on the text that lm_source names\n\
                   form = \"token\": loss = ce_share · CE(data) + (1 − ce_share) · mean −log σ( β · Δ(s_t) ),\n  \
-                  Δ(s) = log q(a_p|s)/q(a_q|s) − log p(a_p|s)/p(a_q|s),  a_p, a_q the likeliest tokens of p and q",
+                  Δ(s) = log q(a_p|s)/q(a_q|s) − log p(a_p|s)/p(a_q|s),  a_p, a_q the likeliest tokens of p and q;\n  \
+                  corpus_weight · [ ce_share · CE + (1 − ce_share) · KL(p‖q) ] on a corpus",
         when: "When the student already answers sensibly (after sft, kd, or pruning) and its answers \
                are to become more like the teacher's: it is corrected on what it says itself. \
                The sequence form is the paper's; the token form is what the authors' released code \
@@ -134,7 +137,7 @@ pub const ABOUT: &[About] = &[
         name: "pbkd",
         title: "PbKD: a game against the worst reward that explains preferences",
         formula: "min_q max_{r ∈ R(D)} E_{y~p} r(x, y) − E_{y~q} r(x, y),\n  \
-                  R(D) = { r : mean log σ(r(y₁) − r(y₀)) over D ≥ its maximum − zeta }, |r| < reward_bound;\n  \
+                  R(D) = { r : Σ log σ(r(y₁) − r(y₀)) over D ≥ its maximum − zeta }, |r| < reward_bound;\n  \
                   reward step: up the gap + dual · likelihood;  dual += rate · (how far outside of R(D));\n  \
                   student step: REINFORCE on r, + kl_weight · KL(q‖p) + lm_weight · cross-entropy on y ~ p",
         when: "When what is wanted is known by comparisons (a metric against references, the \

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gkd::asks;
 use super::kd::{TERMS, objective};
-use super::pass::{MakeObjective, Teacher, position_report, token_pass};
+use super::pass::{MakeObjective, Teacher, Texts, position_report, token_pass};
 use super::{Method, StepReport, Work};
 use crate::config::DistiLlm;
 use crate::data::example::Example;
@@ -146,7 +146,11 @@ impl Method for DistiLlmMethod {
             _ => own.iter().collect(),
         };
         let teacher = Some(&self.teacher);
-        let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
+        let texts = Texts {
+            examples: &examples,
+            numbers: (source == Source::Data).then_some(rows),
+        };
+        let totals = token_pass(student, teacher, texts, 1.0, &self.objective, work)?;
         let mut report = position_report(&totals, TERMS, work);
         let is = |wanted| f64::from(u8::from(source == wanted));
         report.terms.extend([

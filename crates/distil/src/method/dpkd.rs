@@ -19,8 +19,9 @@ use distil_model::Llama;
 
 use super::kd;
 use super::kept_samples::{Whose, kept_samples};
+use super::kept_states;
 use super::language_modelling::{lm_pass, texts_of_step};
-use super::pass::{MakeObjective, Teacher, predicted, token_pass};
+use super::pass::{MakeObjective, Teacher, Texts, predicted, token_pass};
 use super::preference_pass::{Models, preference_pass};
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{
@@ -39,7 +40,10 @@ pub(crate) fn prepare(
 ) -> Result<Option<Box<dyn Method>>> {
     let form = match settings.form {
         DpkdForm::Token(form) => {
-            let teacher = kd::teacher(&material)?;
+            let mut teacher = kd::teacher(&material)?;
+            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
+                return Ok(None);
+            }
             let (data, corpus) = (material.examples, material.corpus);
             let method = token_form(settings.beta, form, teacher, data, corpus);
             return Ok(Some(Box::new(method)));
@@ -143,7 +147,8 @@ impl Method for TokenForm {
     fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let data: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let teacher = Some(&self.teacher);
-        let totals = token_pass(student, teacher, &data, 1.0, &self.objective, work)?;
+        let on_data = Texts::training(&data, rows);
+        let totals = token_pass(student, teacher, on_data, 1.0, &self.objective, work)?;
         let mut report = StepReport {
             loss: totals.mean(0),
             terms: vec![
@@ -159,7 +164,8 @@ impl Method for TokenForm {
         let weight = self.form.corpus_weight;
         let texts = texts_of_step(&self.corpus, rows.len(), work);
         if weight > 0.0 && !texts.is_empty() {
-            let totals = token_pass(student, teacher, &texts, weight, &self.on_corpus, work)?;
+            let texts = Texts::fresh(&texts);
+            let totals = token_pass(student, teacher, texts, weight, &self.on_corpus, work)?;
             report.loss += weight * totals.mean(0);
             report.tokens += totals.tokens;
             report.terms.push(("corpus", totals.mean(0)));
@@ -299,6 +305,7 @@ pub(super) mod testing {
         student: OnPolicy,
         chosen: Vec<Example>,
     ) -> Box<dyn Method> {
+        let texts = chosen.iter().rev().cloned().collect();
         let source = match form.pairs {
             Pairs::Samples(_) => Source::Samples { chosen, student },
             // The shortest of the responses is preferred to the others.
@@ -321,10 +328,13 @@ pub(super) mod testing {
                 length_normalize: form.length_normalize,
             },
             reference: form.loss.needs_reference().then_some(teacher),
+            texts: match form.lm_source {
+                LmSource::Teacher => Vec::new(),
+                LmSource::Data | LmSource::Corpus => texts,
+            },
             form,
             vocabulary: 24,
             source,
-            texts: Vec::new(),
         })
     }
 

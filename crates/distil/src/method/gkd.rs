@@ -7,7 +7,7 @@
 use distil_model::Llama;
 
 use super::kd::{TERMS, objective};
-use super::pass::{MakeObjective, Teacher, position_report, token_pass};
+use super::pass::{MakeObjective, Teacher, Texts, position_report, token_pass};
 use super::{Method, StepReport, Work};
 use crate::config::Gkd;
 use crate::data::example::Example;
@@ -64,7 +64,8 @@ impl Method for GkdMethod {
         let teacher = Some(&self.teacher);
         if !on_policy {
             let data: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
-            let totals = token_pass(student, teacher, &data, 1.0, &self.objective, work)?;
+            let texts = Texts::training(&data, rows);
+            let totals = token_pass(student, teacher, texts, 1.0, &self.objective, work)?;
             let mut report = position_report(&totals, TERMS, work);
             report.terms.push(("on_policy", 0.0));
             report.terms.extend(on_given_text(&totals.looks));
@@ -74,7 +75,8 @@ impl Method for GkdMethod {
             .student
             .answer(student, &asks(&self.examples, rows), work)?;
         let own: Vec<&Example> = answers.examples.iter().collect();
-        let totals = token_pass(student, teacher, &own, 1.0, &self.objective, work)?;
+        let texts = Texts::fresh(&own);
+        let totals = token_pass(student, teacher, texts, 1.0, &self.objective, work)?;
         let mut report = position_report(&totals, TERMS, work);
         report.terms.push(("on_policy", 1.0));
         report.terms.extend(answers.diagnostics());

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::kept_samples::{Whose, kept_samples};
+use super::kept_states;
 use super::pass::{MakeObjective, PositionWise, Teacher};
 use super::{Material, Method, Preparation};
 use crate::config::{DivergenceTerm, Kd, Responses};
@@ -21,7 +22,7 @@ pub(crate) fn prepare(
     material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
-    let teacher = teacher(&material)?;
+    let mut teacher = teacher(&material)?;
     let texts = match (&settings.responses, &material.teacher) {
         (Responses::Teacher(rollout), Some(model)) => {
             let prompts = &material.prompts;
@@ -29,10 +30,14 @@ pub(crate) fn prepare(
         }
         _ => Some(material.examples),
     };
-    Ok(texts.map(|texts| Box::new(method(settings.term, teacher, texts)) as Box<dyn Method>))
+    let Some(texts) = texts else { return Ok(None) };
+    if !kept_states::attach(&mut teacher, &texts, preparation)? {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(method(settings.term, teacher, texts))))
 }
 
-/// A divergence to a live teacher.
+/// A divergence to the teacher.
 pub(crate) fn method(
     term: DivergenceTerm,
     teacher: Teacher,
@@ -62,6 +67,7 @@ pub(crate) fn teacher(material: &Material) -> Result<Teacher> {
         Some(teacher) => Ok(Teacher {
             network: teacher.network.clone(),
             vocabulary: material.vocabulary,
+            states: None,
         }),
         None => Err(Error::Mismatch {
             what: "this method learns from a teacher and none is set".into(),

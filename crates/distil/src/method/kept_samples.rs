@@ -2,7 +2,9 @@
 //! teacher's, and the student's as it was at the start.
 //!
 //! Samples are written as they are finished, so that an interrupted generation goes on where it
-//! stopped. A row's sample depends on the seed and the row alone.
+//! stopped. A row's sample depends on the seed and the row alone. In a schedule, a stage takes over
+//! what the teacher has said to the same prompts in an earlier one: beside the samples stands a key,
+//! the sha256 of everything that they depend on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use distil_model::{Model, files};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Preparation;
 use crate::config::Rollout;
@@ -53,6 +56,9 @@ struct Line {
     finish_reason: Finish,
 }
 
+/// The file beside the teacher's samples that says what they are samples of.
+const KEY: &str = "teacher-samples.key";
+
 /// Rows generated between two looks at the interrupt flag.
 const CHUNK: usize = 64;
 
@@ -69,6 +75,13 @@ pub(crate) fn kept_samples(
     let (folder, name) = (preparation.folder.path(), whose.name());
     let path = folder.join(format!("{name}-samples.jsonl"));
     let partial = folder.join(format!("{name}-samples.partial.jsonl"));
+    let key = key_of(model, prompts, per_prompt, rollout, preparation.config.seed);
+    if whose == Whose::Teacher {
+        if !path.exists() && !partial.exists() {
+            take_over(folder, &path, &key)?;
+        }
+        files::write_whole(&folder.join(KEY), key.as_bytes())?;
+    }
     let total = prompts.len() * per_prompt;
     let tokens = model.network.tokens();
     let mut samples = match path.exists() {
@@ -149,6 +162,46 @@ pub(crate) fn kept_samples(
     Ok(Some(samples.into_iter().map(example).collect()))
 }
 
+/// What the samples depend on: the model, the prompts, how often and how they are answered, the seed.
+fn key_of(
+    model: &Model,
+    prompts: &[PromptExample],
+    per_prompt: usize,
+    rollout: Rollout,
+    seed: u64,
+) -> String {
+    let mut hash = Sha256::new();
+    hash.update(model.path().as_os_str().as_encoded_bytes());
+    let how = (per_prompt, rollout, seed, prompts.len());
+    hash.update(serde_json::to_string(&how).unwrap_or_default());
+    for prompt in prompts {
+        hash.update((prompt.prompt.len() as u64).to_le_bytes());
+        for id in &prompt.prompt {
+            hash.update(id.to_le_bytes());
+        }
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Copies the samples of an earlier stage of the same schedule, if one has them.
+fn take_over(folder: &Path, path: &Path, key: &str) -> Result<()> {
+    let stages = folder.parent();
+    let Some(stages) = stages.filter(|stages| stages.file_name().is_some_and(|n| n == "stages"))
+    else {
+        return Ok(());
+    };
+    for entry in fs::read_dir(stages).into_iter().flatten().flatten() {
+        let same = fs::read_to_string(entry.path().join(KEY)).is_ok_and(|other| other == key);
+        if same && let Ok(samples) = fs::read(entry.path().join("teacher-samples.jsonl")) {
+            return Ok(files::write_whole(path, &samples)?);
+        }
+    }
+    Ok(())
+}
+
 fn json(line: &Line) -> String {
     serde_json::to_string(line).unwrap_or_default()
 }
@@ -194,4 +247,33 @@ fn read(path: &Path, total: usize, tokens: usize, lenient: bool) -> Result<BTree
         }
     }
     Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_an_earlier_stage_are_taken_over_if_they_are_of_the_same_kind() {
+        let home = tempfile::tempdir().unwrap();
+        let stage = |stages: &str, name: &str| {
+            let folder = home.path().join(stages).join(name);
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        };
+        let first = stage("stages", "1-seqkd");
+        fs::write(first.join(KEY), "abc").unwrap();
+        fs::write(first.join("teacher-samples.jsonl"), "said once\n").unwrap();
+        let take = |folder: &Path, key: &str| {
+            let path = folder.join("teacher-samples.jsonl");
+            take_over(folder, &path, key).unwrap();
+            fs::read_to_string(path).ok()
+        };
+        let second = stage("stages", "2-dpkd");
+        assert_eq!(take(&second, "of other prompts"), None);
+        assert_eq!(take(&second, "abc").as_deref(), Some("said once\n"));
+        // Runs that only happen to lie beside each other share nothing.
+        fs::rename(home.path().join("stages"), home.path().join("runs")).unwrap();
+        assert_eq!(take(&stage("runs", "3-dpkd"), "abc"), None);
+    }
 }

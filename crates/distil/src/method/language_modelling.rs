@@ -4,7 +4,7 @@
 use distil_model::Llama;
 
 use super::Work;
-use super::pass::token_pass;
+use super::pass::{Texts, token_pass};
 use super::sft::cross_entropy;
 use crate::data::batch::order;
 use crate::data::example::Example;
@@ -40,7 +40,14 @@ pub(crate) fn lm_pass(
     if texts.is_empty() || weight == 0.0 {
         return Ok((0.0, 0));
     }
-    let totals = token_pass(student, None, &texts, weight, &cross_entropy, work)?;
+    let totals = token_pass(
+        student,
+        None,
+        Texts::fresh(&texts),
+        weight,
+        &cross_entropy,
+        work,
+    )?;
     work.logit_gradient("language_modelling", totals.terms.squares[1]);
     Ok((totals.mean(1), totals.tokens))
 }

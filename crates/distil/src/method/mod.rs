@@ -10,6 +10,7 @@ mod gkd;
 mod judge;
 mod kd;
 mod kept_samples;
+mod kept_states;
 mod language_modelling;
 mod llmr;
 mod minillm;
@@ -180,10 +181,11 @@ pub(crate) fn prepare(
         Choice::Kd(settings) => kd::prepare(settings.clone(), material, preparation)?,
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Gkd(settings) => {
-            let (teacher, student) = (
-                kd::teacher(&material)?,
-                preparation.student(&material, &settings.rollout),
-            );
+            let student = preparation.student(&material, &settings.rollout);
+            let mut teacher = kd::teacher(&material)?;
+            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
+                return Ok(None);
+            }
             Some(Box::new(gkd::method(
                 settings,
                 teacher,
@@ -192,10 +194,11 @@ pub(crate) fn prepare(
             )))
         }
         Choice::DistiLlm(settings) => {
-            let (teacher, student) = (
-                kd::teacher(&material)?,
-                preparation.student(&material, &settings.rollout),
-            );
+            let student = preparation.student(&material, &settings.rollout);
+            let mut teacher = kd::teacher(&material)?;
+            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
+                return Ok(None);
+            }
             let settings = settings.clone();
             Some(Box::new(distillm::method(
                 settings,

@@ -4,10 +4,13 @@
 //! Loss = Σ over response tokens ÷ response tokens of the whole optimiser step, so that how the
 //! step is split into micro-batches changes the gradient by rounding only.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use distil_kernels::{RowObjective, RowTerms, TeacherHead, attach_gradients, embedding, head_pass};
 use distil_model::Llama;
 
+use super::kept_states::KeptStates;
 use super::watched::Watched;
 use super::{Method, StepReport, Work};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
@@ -21,14 +24,54 @@ use crate::score::tokens;
 pub(crate) struct Teacher {
     pub(crate) network: Llama,
     pub(crate) vocabulary: usize,
+    /// What it said of the training texts before, where that is kept.
+    pub(crate) states: Option<Arc<KeptStates>>,
 }
 
 impl Teacher {
+    /// As [`Teacher::head`], from what is kept if the batch is made of these training texts.
+    fn head_of(&self, batch: &PackedBatch, numbers: Option<&[usize]>) -> Result<TeacherHead> {
+        match (&self.states, numbers) {
+            (Some(states), Some(numbers)) => Ok(TeacherHead {
+                hidden: states.hidden(numbers)?,
+                weight: self.network.head(),
+            }),
+            _ => Ok(self.head(batch)),
+        }
+    }
+
     /// The teacher's side of the head for a batch's predicting positions.
     pub(crate) fn head(&self, batch: &PackedBatch) -> TeacherHead {
         TeacherHead {
             hidden: embedding(self.network.hidden(tokens(batch)), &batch.predict),
             weight: self.network.head(),
+        }
+    }
+}
+
+/// Texts of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts<'a> {
+    pub(crate) examples: &'a [&'a Example],
+    /// Their numbers among the training texts, if that is what they are: a cached teacher has
+    /// read those.
+    pub(crate) numbers: Option<&'a [usize]>,
+}
+
+impl<'a> Texts<'a> {
+    /// Texts that were sampled.
+    pub(crate) fn fresh(examples: &'a [&'a Example]) -> Self {
+        Self {
+            examples,
+            numbers: None,
+        }
+    }
+
+    /// Training texts.
+    pub(crate) fn training(examples: &'a [&'a Example], numbers: &'a [usize]) -> Self {
+        Self {
+            examples,
+            numbers: Some(numbers),
         }
     }
 }
@@ -54,11 +97,12 @@ impl Totals {
 pub(crate) fn token_pass(
     student: &Llama,
     teacher: Option<&Teacher>,
-    examples: &[&Example],
+    texts: Texts<'_>,
     weight: f64,
     objective: &dyn Fn(&PackedBatch) -> Box<dyn RowObjective>,
     work: &mut Work,
 ) -> Result<Totals> {
+    let examples = texts.examples;
     let lengths: Vec<usize> = examples.iter().map(|e| e.len()).collect();
     let mut totals = Totals {
         tokens: examples.iter().map(|e| predicted(e)).sum(),
@@ -66,11 +110,14 @@ pub(crate) fn token_pass(
     };
     let scale = weight / totals.tokens.max(1) as f64;
     for range in micro_batches(&lengths, work.micro_batch_tokens) {
-        let batch = pack(&examples[range]);
+        let batch = pack(&examples[range.clone()]);
         if batch.predict.is_empty() {
             continue;
         }
-        let teacher_head = teacher.map(|t| work.phases.time("teacher", || t.head(&batch)));
+        let numbers = texts.numbers.map(|numbers| &numbers[range]);
+        let teacher_head = work.phases.time("teacher", || {
+            teacher.map(|t| t.head_of(&batch, numbers)).transpose()
+        })?;
         let hidden = work.phases.time("student_forward", || {
             embedding(student.hidden(tokens(&batch)), &batch.predict)
         });
@@ -113,7 +160,8 @@ impl Method for PositionWise {
     fn step(&mut self, student: &Llama, rows: &[usize], work: &mut Work) -> Result<StepReport> {
         let examples: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
         let teacher = self.teacher.as_ref();
-        let totals = token_pass(student, teacher, &examples, 1.0, &self.objective, work)?;
+        let texts = Texts::training(&examples, rows);
+        let totals = token_pass(student, teacher, texts, 1.0, &self.objective, work)?;
         let mut report = position_report(&totals, self.terms, work);
         report.terms.extend(on_given_text(&totals.looks));
         Ok(report)

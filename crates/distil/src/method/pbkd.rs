@@ -26,7 +26,7 @@ use super::kd;
 use super::kept_samples::{Whose, kept_samples};
 use super::network_file::damaged;
 use super::pair_set::{PairSet, StoredPair, batch, is_held_out};
-use super::pass::{Teacher, token_pass};
+use super::pass::{Teacher, Texts, token_pass};
 use super::sampled::{Weights, descend, see};
 use super::sft::cross_entropy;
 use super::{Material, Method, Preparation, StepReport, Work};
@@ -483,7 +483,7 @@ impl Method for Pbkd {
         let (mut lm, mut lm_tokens) = (0.0, 0);
         if self.settings.lm_weight > 0.0 {
             let weight = self.settings.lm_weight;
-            let texts = &teacher_samples;
+            let texts = Texts::fresh(&teacher_samples);
             let totals = token_pass(student, None, texts, weight, &cross_entropy, work)?;
             work.logit_gradient("language_modelling", totals.terms.squares[1]);
             (lm, lm_tokens) = (totals.mean(1), totals.tokens);

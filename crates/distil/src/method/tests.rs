@@ -33,6 +33,7 @@ fn teacher(seed: u64) -> Teacher {
     Teacher {
         network: tiny_network(seed),
         vocabulary: 24,
+        states: None,
     }
 }
 
@@ -63,9 +64,13 @@ fn prompts() -> Vec<PromptExample> {
 
 /// The `[method]` table with its defaults and these keys.
 fn configured(keys: &str) -> config::Method {
+    let corpus = match keys.contains("corpus") {
+        true => "data.corpus = \"c.jsonl\"\n",
+        false => "",
+    };
     let text = format!(
         "teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\ndata.train = \"a.jsonl\"\n\
-         [method]\n{keys}\n"
+         {corpus}[method]\n{keys}\n"
     );
     let path = std::path::Path::new("run.toml");
     config::Config::parse(&text, path, &[]).unwrap().method
@@ -82,7 +87,7 @@ fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
             teacher: teacher(teacher_seed),
             student: on_policy(),
             prompts: prompts(),
-            texts: Vec::new(),
+            texts: examples().into_iter().rev().collect(),
         }) as Box<dyn Method>
     };
     let llmr = |keys: &str, templates: Vec<Vec<PromptExample>>| {
@@ -119,13 +124,15 @@ fn policy_gradients(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
          normalize_advantage = true\nweight_clip = 1.5\nflatten_weight = 0.1\nsync_every = 4"
     );
     vec![
-        ("minillm", minillm("name = \"minillm\"")),
+        ("minillm", minillm("name = \"minillm\"\nlm_weight = 0")),
         (
             "minillm without its remedies",
             minillm(
-                "name = \"minillm\"\nteacher_mix = 0\nsingle_step = false\nlength_normalize = false",
+                "name = \"minillm\"\nteacher_mix = 0\nsingle_step = false\nlength_normalize = false\n\
+                 lm_weight = 0",
             ),
         ),
+        ("minillm with its text", minillm("name = \"minillm\"")),
         ("llmr", llmr(name, Vec::new())),
         ("llmr, all variants", llmr(&all, Vec::new())),
         (
@@ -224,6 +231,8 @@ fn methods(teacher_seed: u64) -> Vec<(&'static str, Box<dyn Method>)> {
             "dpkd, token, ipo",
             token("token_loss = \"ipo\"\nreference = \"none\""),
         ),
+        ("dpkd, token, with a corpus", token("corpus_weight = 0.5")),
+        ("dpkd with a corpus", dpkd("lm_source = \"corpus\"")),
         ("dpo", dpkd("loss = \"dpo\"\nlabel_smoothing = 0.1")),
         ("ipo", dpkd("loss = \"ipo\"\nipo_tau = 1.0")),
         ("cpo", dpkd("loss = \"cpo\"")),
@@ -435,6 +444,48 @@ fn one_batch_is_learnt_by_heart() {
             _ => 0.75,
         };
         assert!(last < limit * first, "{name}: {first} -> {last}");
+    }
+}
+
+/// Without a language-modelling term beside it, every preference loss by itself comes to order all
+/// of a batch's pairs.
+#[test]
+fn preferences_alone_are_learnt() {
+    for keys in [
+        "",
+        "loss = \"dpo\"",
+        "loss = \"ipo\"\nipo_tau = 1.0",
+        "loss = \"cpo\"",
+        "loss = \"simpo\"",
+        "reference = \"none\"",
+        "label_smoothing = 0.1",
+    ] {
+        let text = format!("name = \"dpkd\"\nbeta = 0.5\nlm_weight = 0\npairs = \"data\"\n{keys}");
+        let config::Method::Dpkd(config::Dpkd {
+            form: config::DpkdForm::Sequence(form),
+            beta,
+        }) = configured(&text)
+        else {
+            panic!("{keys}")
+        };
+        let mut method =
+            super::dpkd::testing::sequence_form(form, beta, teacher(2), on_policy(), examples());
+        let mut student = tiny_network(1).trainable();
+        let mut optimizer = Optimizer::new(&training(), &student);
+        let (mut first, mut last) = (None, (0.0, 0.0));
+        for number in 1..=60 {
+            let stepped = step(&mut *method, &student, 10_000, number);
+            let term = |name| {
+                let terms = &stepped.report.terms;
+                terms.iter().find(|(n, _)| *n == name).unwrap().1
+            };
+            last = (stepped.report.loss, term("preference_accuracy"));
+            first.get_or_insert(last);
+            optimizer.update(&mut student, stepped.gradients, 0.02, 1.0);
+        }
+        let first = first.unwrap();
+        assert!(last.0 < first.0, "{keys}: {first:?} -> {last:?}");
+        assert_eq!(last.1, 1.0, "{keys}: {first:?} -> {last:?}");
     }
 }
 

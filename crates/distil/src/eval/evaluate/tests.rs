@@ -116,6 +116,7 @@ fn data(rows: &[(&str, &[&str])]) -> DataSet {
                 file: 0,
                 line: index + 1,
             },
+            cut: false,
             content: match references {
                 [] => Content::Prompt(prompt),
                 _ => Content::Completion {

@@ -98,7 +98,16 @@ fn llmrs_gradient_equals_differences() {
     let readings = [kept.clone()];
     let value = StateValue::Expected;
     let network = tiny_network(2);
-    let rewards = induced_rewards(&network, 24, &readings, value, 10_000, &mut |_| {}).unwrap();
+    let rewards = induced_rewards(
+        &network,
+        24,
+        &[0, 5, 12],
+        &readings,
+        value,
+        10_000,
+        &mut |_| {},
+    )
+    .unwrap();
     let of_teacher = teacher(2);
     let now = scores(&student, &of_teacher, &kept);
     let (mut weights, mut clipped, mut ratios) = (Vec::new(), 0, Vec::new());
@@ -229,6 +238,63 @@ fn minillms_gradient_equals_differences() {
     };
     assert!((loss(&student) - report.loss).abs() < 1e-5);
     equals_differences("minillm", &work.gradients, &loss);
+}
+
+/// Invariant 3: a cached teacher equals the live one, whatever the micro-batches, on text that it has
+/// read; broken off and gone on with, its file is the same.
+#[test]
+fn a_cached_teacher_equals_the_live_one() {
+    let text = "teacher.model = \"x.gguf\"\nteacher.cache = true\nstudent.prune.layers = 1\n\
+                data.train = \"a.jsonl\"\nmethod.name = \"kd\"\n";
+    let path = std::path::Path::new("run.toml");
+    let config = config::Config::parse(text, path, &[]).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let read_by = |name: &str, before: &[u8]| {
+        let folder = home.path().join(name);
+        let folder = Folder::open(&folder, &config, false).unwrap();
+        if !before.is_empty() {
+            let partial = folder.path().join("teacher-states.partial.f32");
+            std::fs::write(partial, before).unwrap();
+        }
+        let interrupt = AtomicBool::new(false);
+        let mut preparation = Preparation {
+            config: &config,
+            folder: &folder,
+            interrupt: &interrupt,
+            events: &mut |_| {},
+        };
+        let mut cached = teacher(2);
+        assert!(kept_states::attach(&mut cached, &examples(), &mut preparation).unwrap());
+        let bytes = std::fs::read(folder.path().join("teacher-states.f32")).unwrap();
+        (cached, bytes)
+    };
+    let (cached, bytes) = read_by("whole", &[]);
+    // 14 response tokens of width 16.
+    assert_eq!(bytes.len(), 14 * 16 * 4);
+    assert_eq!(read_by("broken", &bytes[..100]).1, bytes);
+
+    let student = tiny_network(1).trainable();
+    let term = config::DivergenceTerm {
+        divergence: config::Divergence::ReverseKl,
+        divergence_temperature: 2.0,
+        ce_share: 0.2,
+    };
+    let of = |teacher: Teacher, tokens: usize| {
+        let mut method = kd::method(term, teacher, examples());
+        // The rows in another order than they were read in.
+        let mut work = work();
+        work.micro_batch_tokens = tokens;
+        let report = method.step(&student, &[2, 0, 3], &mut work).unwrap();
+        (report.loss, work.gradients.values().concat())
+    };
+    let (loss, gradient) = of(teacher(2), 10_000);
+    for tokens in [10_000, 12] {
+        let (kept, of_kept) = of(cached.clone(), tokens);
+        assert!((loss - kept).abs() < 1e-5, "{loss} {kept}");
+        for (a, b) in gradient.iter().zip(of_kept) {
+            assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{a} {b}");
+        }
+    }
 }
 
 /// Invariant 2, for whatever measures a distance at given states.
