@@ -141,6 +141,20 @@ fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
         let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
         prompts.max().unwrap_or(0) + config.eval.max_new_tokens
     });
+    let mut disk = disk(config, &networks);
+    if let (Some(teacher), Some(true)) =
+        (networks.teacher, config.teacher.as_ref().map(|t| t.cache))
+    {
+        let text = match method.reads_responses() {
+            true => Text::Data,
+            false => Text::Sampled,
+        };
+        let positions = all_rows as f64 * texts.sum(&[(text, 1.0)], |lengths| lengths.response);
+        disk.push(Part {
+            what: "teacher's hidden states",
+            bytes: positions as u64 * teacher.config().width as u64 * F32,
+        });
+    }
     Ok(Plan {
         method: method.name(),
         teacher: networks.teacher.map(size),
@@ -156,7 +170,7 @@ fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
         tokens_per_step: tokens,
         longest,
         memory: memory(config, &networks, at_once, sampled.max(measured)),
-        disk: disk(config, &networks),
+        disk,
         seconds_per_step: step_seconds(config, &networks, &texts, rows, roof),
         seconds_before: seconds_before(config, &networks, &texts, roof),
     })

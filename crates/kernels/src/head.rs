@@ -485,7 +485,7 @@ impl RowObjective for CrossEntropy {
             }
         }
         let square = match gradient {
-            true => f64::from(crate::math::sum_of(student, |x| x * x)),
+            true => f64::from(crate::math::dot(student, student)),
             false => 0.0,
         };
         RowTerms {

@@ -352,7 +352,10 @@ mod tests {
         );
         refused(
             "[method]\nname = \"dpo\"\n",
-            &["run.toml:2: method.name", "name = \"dpkd\" with loss = \"dpo\""],
+            &[
+                "run.toml:2: method.name",
+                "name = \"dpkd\" with loss = \"dpo\"",
+            ],
         );
         refused(
             "[data]\ntemplate = \"chatt\"\n",

@@ -69,7 +69,8 @@ fn corpus(config: &Config, document: &Document) -> Result<()> {
 /// A cache of what a method never reads twice.
 fn cache(config: &Config, document: &Document) -> Result<()> {
     let reads = match &config.method {
-        Method::Kd(_) | Method::Gkd(_) | Method::DistiLlm(_) => true,
+        Method::Kd(_) | Method::DistiLlm(_) => true,
+        Method::Gkd(settings) => settings.student_share < 1.0,
         Method::Dpkd(settings) => matches!(settings.form, DpkdForm::Token(_)),
         _ => false,
     };
@@ -139,7 +140,7 @@ fn threshold_that_hears_nothing(config: &Config, document: &Document) -> Result<
     Err(document.refuse(key, what, fix))
 }
 
-/// One number for every token, minus the mean of all of them.
+/// Advantages that are 0 whatever the teacher says.
 fn equal_advantages(config: &Config, document: &Document) -> Result<()> {
     let Method::Llmr(settings) = &config.method else {
         return Ok(());
@@ -153,16 +154,17 @@ fn equal_advantages(config: &Config, document: &Document) -> Result<()> {
         let what = "has no effect with normalize_advantage = true, which divides it out again";
         return Err(document.refuse("method.return_scale", what, "remove one of the two"));
     }
+    let fix = "raise train.batch, or choose baseline = \"expected_q\"";
+    if config.train.batch == 1 && centred {
+        let what = "is a mean over the batch's other responses, and with train.batch = 1 there is \
+                    none: nothing of the teacher's reward would reach the student";
+        return Err(document.refuse("method.baseline", what, fix));
+    }
     let alone = config.train.batch == 1 && settings.sentence_level;
-    if alone && (centred || (settings.normalize_advantage && !state)) {
-        let key = match centred {
-            true => "method.baseline",
-            false => "method.normalize_advantage",
-        };
-        let what = "with sentence_level and one response a step every advantage is the batch's \
-                    mean: nothing of the teacher's reward would reach the student";
-        let fix = "raise train.batch, or choose baseline = \"expected_q\"";
-        return Err(document.refuse(key, what, fix));
+    if alone && settings.normalize_advantage && !state {
+        let what = "with sentence_level and one response a step every advantage is the mean that it \
+                    takes away: nothing of the teacher's reward would reach the student";
+        return Err(document.refuse("method.normalize_advantage", what, fix));
     }
     Ok(())
 }

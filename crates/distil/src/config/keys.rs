@@ -384,7 +384,7 @@ pub const KEYS: &[Key] = &[
     key("method.ce_share", Of(&["dpkd"]), closed(0.0, 1.0), Value("0.5"),
         "Of the token form: loss = ce_share·CE + (1 − ce_share)·L_kd. It is 1 − k with the released code's `kd_ratio` k, 0.5 there."),
     key("method.corpus_weight", Of(&["dpkd"]), closed(0.0, 1000.0), Value("0.0"),
-        "Of the token form: c of c·[ce_share·CE + (1 − ce_share)·CE to the teacher] on `data.corpus`, 0.5 in the released code (`lm_coef`); 0 leaves it out."),
+        "Of the token form: c of c·[ce_share·CE + (1 − ce_share)·KL(p‖q)] on `data.corpus`, 0.5 in the released code (`lm_coef`); 0 leaves it out."),
     key("method.value", Of(&["llmr"]), Kind::Choice(&["max", "expected", "soft"]), Value("\"max\""),
         "Value of the next state in the reward r = q(s, a) − V(s'): the largest q, the teacher's expectation, or log Σ exp q (arXiv 2409.12500)."),
     key("method.templates", Of(&["llmr"]), Kind::Templates, Value("[]"),

@@ -305,7 +305,7 @@ pub struct DpkdToken {
     pub reference: Reference,
     /// Share of cross-entropy on the data, in [0, 1].
     pub ce_share: f64,
-    /// Weight c of c·[ce_share·CE(corpus) + (1 − ce_share)·CE_soft(corpus)]; 0 leaves it out.
+    /// Weight c of c·[ce_share·CE(corpus) + (1 − ce_share)·KL(p‖q)(corpus)]; 0 leaves it out.
     pub corpus_weight: f64,
 }
 
@@ -385,9 +385,10 @@ pub enum Baseline {
     MaxQ,
     /// Σ_a p(a|s_t) q(s_t, a).
     ExpectedQ,
-    /// The batch's mean.
+    /// The mean over the batch's other responses.
     BatchMean,
-    /// mean(G·g²)/mean(g²), g the length of the gradient of log q in the logits.
+    /// mean(G·g²)/mean(g²) over the other responses, g the length of the gradient of log q in the
+    /// logits.
     MinVariance,
 }
 
@@ -399,7 +400,7 @@ pub struct Pbkd {
     pub mode: PbkdMode,
     /// Student responses to every prompt of a step.
     pub samples_per_prompt: usize,
-    /// Share of the pairs on which the reward model is only tested.
+    /// Share of the prompts on whose pairs the reward model is only tested.
     pub held_out_share: f64,
     /// Layers of the reward model, evenly spaced out of the student's at its start.
     pub reward_layers: usize,
@@ -418,7 +419,7 @@ pub struct Pbkd {
     pub dual_start: f64,
     /// Learning rate of the dual variable.
     pub dual_learning_rate: f64,
-    /// What is subtracted from a reward: the batch's mean, or nothing.
+    /// What is subtracted from a reward.
     pub baseline: RewardBaseline,
     /// Weight of the cross-entropy on the teacher's samples.
     pub lm_weight: f64,
@@ -501,7 +502,7 @@ pub enum JudgeKind {
 pub enum RewardBaseline {
     /// Nothing.
     None,
-    /// The batch's mean.
+    /// The mean of the batch's other responses.
     BatchMean,
     /// The reward of the teacher's sample of the same prompt.
     Teacher,

@@ -82,7 +82,7 @@ fn samples() -> Vec<Config> {
         parse(SMALL, &["method={name=\"kd\", divergence=\"symmetric_kl\", symmetric_share=0.9}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"tvd\", responses=\"teacher\", temperature=0.5}"]).unwrap(),
         parse(SMALL, &["method={name=\"kd\", divergence=\"akl\", akl_head_mass=0.7}"]).unwrap(),
-        parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=1}", "teacher.cache=true"]).unwrap(),
+        parse(SMALL, &["method={name=\"gkd\", jsd_beta=0.1, student_share=0.9}", "teacher.cache=true"]).unwrap(),
         parse(SMALL, &["method.name=distillm", "data.eval=/d/dev.jsonl"]).unwrap(),
         parse(SMALL, &["method={name=\"distillm\", divergence=\"skew_reverse_kl\", skew_alpha=0.2}", "data.eval=/d/dev.jsonl"]).unwrap(),
         parse(SMALL, &["method={name=\"minillm\", teacher_mix=0, single_step=false}"]).unwrap(),
@@ -380,7 +380,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_losss_own_defaults() {
+fn each_loss_has_its_own_defaults() {
     let of = |loss: &str| {
         let config = parse(SMALL, &[&format!("method.loss={loss}")]).unwrap();
         let table: toml::Table = toml::from_str(&config.to_toml()).unwrap();
@@ -440,7 +440,7 @@ fn combinations_without_meaning_are_refused_by_name() {
         ),
         (
             &[
-                "method={name=\"llmr\", sentence_level=true, baseline=\"batch_mean\"}",
+                "method={name=\"llmr\", baseline=\"batch_mean\"}",
                 "train.batch=1",
             ],
             &["method.baseline", "teacher's reward"],

@@ -111,6 +111,22 @@ pub fn order(seed: u64, epoch: u64, n: usize) -> Vec<usize> {
     order
 }
 
+/// `count` numbers below `n` from place `first` on, in one epoch's [`order`] after the other.
+pub(crate) fn consecutive(n: usize, first: usize, count: usize, seed: u64) -> Vec<usize> {
+    let mut numbers = Vec::with_capacity(count);
+    if n == 0 {
+        return numbers;
+    }
+    let mut place = first;
+    while numbers.len() < count {
+        let (epoch, start) = (place / n, place % n);
+        let end = n.min(start + count - numbers.len());
+        numbers.extend_from_slice(&order(seed, epoch as u64, n)[start..end]);
+        place += end - start;
+    }
+    numbers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +137,17 @@ mod tests {
             response: response.into(),
             row,
         }
+    }
+
+    #[test]
+    fn consecutive_numbers_go_on_from_epoch_to_epoch() {
+        let long = consecutive(5, 0, 15, 7);
+        for epoch in 0..3 {
+            assert_eq!(long[5 * epoch..5 * (epoch + 1)], order(7, epoch as u64, 5));
+        }
+        assert_eq!(consecutive(5, 3, 4, 7), long[3..7]);
+        assert!(consecutive(5, 10, 0, 7).is_empty());
+        assert!(consecutive(0, 3, 4, 7).is_empty());
     }
 
     #[test]

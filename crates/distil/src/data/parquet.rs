@@ -14,7 +14,7 @@ use ::parquet::schema::types::Type;
 use serde_json::Value;
 
 use super::read::{RowSink, open};
-use super::shape::{KEYS, quoted};
+use super::shape::{FINISH_REASON, KEYS, quoted};
 use crate::error::{Error, Result};
 
 /// Calls `sink` with the number of each row, from 1, and its JSON.
@@ -50,10 +50,10 @@ fn known_columns(reader: &impl FileReader) -> Result<Type, String> {
     let all = schema.get_fields();
     let known: Vec<_> = all
         .iter()
-        .filter(|field| KEYS.contains(&field.name()))
+        .filter(|field| KEYS.contains(&field.name()) || field.name() == FINISH_REASON)
         .cloned()
         .collect();
-    if known.is_empty() {
+    if !known.iter().any(|field| KEYS.contains(&field.name())) {
         let names: Vec<String> = all.iter().map(|field| field.name().to_owned()).collect();
         return Err(format!("no known shape has the columns {}", quoted(&names)));
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::parquet;
 use super::row::{Row, RowSource};
-use super::shape::{Malformed, recognise};
+use super::shape::{FINISH_REASON, Malformed, recognise};
 use crate::error::{Error, Result};
 
 /// What to do with a row that is malformed.
@@ -57,7 +57,7 @@ impl DataSet {
             each_row(path, &mut |line, content| {
                 let cut = content
                     .as_ref()
-                    .is_ok_and(|row| row.get("finish_reason").is_some_and(|why| why == "length"));
+                    .is_ok_and(|row| row.get(FINISH_REASON).is_some_and(|why| why == "length"));
                 let error = match content.and_then(recognise) {
                     Ok(content) => {
                         let source = RowSource { file, line };

@@ -49,6 +49,9 @@ impl Malformed {
 
 const ANSWERS: [&str; 3] = ["output", "completion", "response"];
 
+/// Why an answer ended, as `generate` writes it; says nothing of a row's shape.
+pub(crate) const FINISH_REASON: &str = "finish_reason";
+
 /// The keys that decide what a row is; all others are ignored.
 pub(crate) const KEYS: [&str; 11] = [
     "messages",

@@ -114,7 +114,7 @@ pub const ABOUT: &[About] = &[
                does, cheaper because nothing is sampled. Watch that the likelihood of teacher \
                samples does not fall along with that of the student's own.",
         cost: "Sequence form: two responses a prompt through teacher and student, and a fresh sample \
-               of the student (a quarter of the quickstart's steps); token form: as kd.",
+               of the student, which takes a quarter of a quickstart step's time; token form: as kd.",
         paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
     },
     About {

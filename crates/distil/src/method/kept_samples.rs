@@ -109,7 +109,11 @@ pub(crate) fn kept_samples(
         let generation = Generation {
             sampling: rollout.sampling,
             max_new_tokens: rollout.max_new_tokens,
-            seed: preparation.config.seed,
+            // Equal numbers for both models would draw equal answers where they agree.
+            seed: match whose {
+                Whose::Teacher => preparation.config.seed,
+                Whose::FirstStudent => preparation.config.seed ^ 0x5354_5544_454E_5400,
+            },
             batch: preparation.config.eval.batch,
         };
         let mut done = samples.len();

@@ -6,7 +6,7 @@ use distil_model::Llama;
 use super::Work;
 use super::pass::{Texts, token_pass};
 use super::sft::cross_entropy;
-use crate::data::batch::order;
+use crate::data::batch::consecutive;
 use crate::data::example::Example;
 use crate::error::Result;
 
@@ -16,15 +16,9 @@ pub(crate) fn texts_of_step<'a>(
     count: usize,
     work: &Work,
 ) -> Vec<&'a Example> {
-    if texts.is_empty() {
-        return Vec::new();
-    }
     let first = (work.step - 1) * work.batch;
-    let text = |i: usize| {
-        let epoch = order(work.seed ^ 1, (i / texts.len()) as u64, texts.len());
-        &texts[epoch[i % texts.len()]]
-    };
-    (first..first + count).map(text).collect()
+    let numbers = consecutive(texts.len(), first, count, work.seed ^ 1);
+    numbers.into_iter().map(|i| &texts[i]).collect()
 }
 
 /// Adds `weight` times the gradient of the mean cross-entropy of the step's texts; that mean, and

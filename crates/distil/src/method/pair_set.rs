@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::batch::order;
+use crate::data::batch::consecutive;
 use crate::data::example::{Example, PairExample};
 
 /// D, and the pairs that join it at the next addition.
@@ -81,15 +81,9 @@ impl PairSet {
 /// Batch `number` of `part` in a random order of its own, epoch after epoch; none holds a pair
 /// twice unless an epoch ends in it.
 pub(super) fn batch(part: &[usize], count: usize, number: usize, seed: u64) -> Vec<usize> {
-    if part.is_empty() {
-        return Vec::new();
-    }
-    let start = number * count;
-    let pick = |i: usize| {
-        let epoch = order(seed, (i / part.len()) as u64, part.len());
-        part[epoch[i % part.len()]]
-    };
-    (start..start + count.min(part.len())).map(pick).collect()
+    let count = count.min(part.len());
+    let picked = consecutive(part.len(), number * count, count, seed);
+    picked.into_iter().map(|i| part[i]).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@
 //! After every addition of pairs the likelihood is maximised from where the reward is, as long as it
 //! rises; L̄_MLE is the highest that was reached on D, by the game too. It and L̄_D are measured
 //! on up to [`MEASURED`] pairs, evenly spaced over D. A share of the prompts is held out of
-//! everything that the reward learns from; on them its agreement with the judge is measured.
+//! everything that the reward learns from; on them its agreement with the judge is measured after
+//! every fit.
 
 use std::path::Path;
 
@@ -140,6 +141,10 @@ pub(super) struct State {
     pub(super) dual: f64,
     /// L̄_MLE, a pair; none before the first fit.
     pub(super) best: Option<f64>,
+    /// Whether the first student's answers have been judged.
+    judged: bool,
+    /// Share of the held-out pairs that the reward model orders as the judge did, after the last fit.
+    agreement: Option<f64>,
     /// Updates of the reward model.
     updates: u32,
 }
@@ -238,6 +243,10 @@ impl Pbkd {
             }
         }
         self.state.best = Some(best);
+        let held_out = self.part(true);
+        if !held_out.is_empty() {
+            self.state.agreement = Some(self.measure(&held_out, work).agreement);
+        }
         Ok(())
     }
 
@@ -293,6 +302,10 @@ impl Pbkd {
 
     /// Offline mode's pairs, all of them at once.
     fn first_pairs(&mut self, work: &Work) -> Result<()> {
+        self.state.judged = true;
+        if self.first_answers.is_empty() {
+            return Ok(());
+        }
         let all: Vec<usize> = (0..self.samples.len()).collect();
         let answers = std::mem::take(&mut self.first_answers);
         let verdicts = self.judge_pairs(&self.repeated(&all), &answers, work)?;
@@ -376,9 +389,7 @@ impl Pbkd {
                 ("dual", self.state.dual),
             ]);
         }
-        let held_out = self.part(true);
-        if !held_out.is_empty() {
-            let agreement = self.measure(&held_out, work).agreement;
+        if let Some(agreement) = self.state.agreement {
             terms.push(("held_out_agreement", agreement));
         }
         Ok(terms)
@@ -416,12 +427,8 @@ impl Method for Pbkd {
             } => Some(iteration_steps),
             PbkdMode::Offline { .. } => None,
         };
-        if !self.first_answers.is_empty() {
-            // Taken, so that they are judged once; a resumed run has them in D.
-            match self.state.best {
-                None => self.first_pairs(work)?,
-                Some(_) => self.first_answers.clear(),
-            }
+        if !self.state.judged {
+            self.first_pairs(work)?;
         }
         let asked = self.repeated(rows);
         let answers = self.student.answer(student, &self.asks(&asked), work)?;

@@ -66,15 +66,16 @@ impl Weighing {
         let advantages = batch.iter().zip(&weighed).map(|(response, own)| {
             // A response's own return in its baseline would bias the gradient.
             let (sum, total) = (all.0 - own.0, all.1 - own.1);
-            let constant = match total > SAME {
-                true => sum / total,
-                false => 0.0,
-            };
+            let others = (total > SAME).then(|| sum / total);
             let advantage = |t: usize| {
                 let state = match self.baseline {
                     Baseline::MaxQ => response.max_q[t],
                     Baseline::ExpectedQ => response.expected_q[t],
-                    _ => constant,
+                    Baseline::None => 0.0,
+                    // With nobody to compare with, nothing is learnt.
+                    Baseline::BatchMean | Baseline::MinVariance => {
+                        others.unwrap_or_else(|| of_token(response, t))
+                    }
                 };
                 (of_token(response, t) - state) / self.scale
             };
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(of(Baseline::MinVariance), [vec![4.0, 2.0], vec![second]]);
         assert_eq!(
             weighing(Baseline::BatchMean).advantages(&batch()[..1]),
-            [vec![3.0, 1.0]],
+            [vec![0.0, 0.0]],
             "nobody else to compare with"
         );
         let scaled = Weighing {

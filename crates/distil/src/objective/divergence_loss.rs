@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use distil_kernels::math::{exp, log_sum_exp, sum_of, sum_of2, vectorised};
+use distil_kernels::math::{dot, exp, log_sum_exp, sum_of, sum_of2, vectorised};
 use distil_kernels::{RowObjective, RowTerms};
 
 use crate::config::{Divergence, DivergenceTerm};
@@ -166,7 +166,7 @@ impl RowObjective for DivergenceLoss {
             );
             student[target] -= share;
             if share == 0.0 {
-                squares[1] = f64::from(sum_of(student, |x| x * x));
+                squares[1] = f64::from(dot(student, student));
             }
         }
         let (s, t) = (self.term.ce_share, self.term.divergence_temperature);

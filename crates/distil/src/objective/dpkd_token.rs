@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use distil_kernels::math::{argmax, exp_minus, log_sum_exp, sum_of};
+use distil_kernels::math::{argmax, dot, exp_minus, log_sum_exp};
 use distil_kernels::{RowObjective, RowTerms};
 
 use crate::config::{Reference, TokenLoss};
@@ -72,7 +72,7 @@ impl RowObjective for DpkdTokenLoss {
                     for x in student.iter_mut() {
                         *x *= self.ce_share as f32;
                     }
-                    squares[2] = f64::from(sum_of(student, |x| x * x));
+                    squares[2] = f64::from(dot(student, student));
                 }
             }
             let slope = ((1.0 - self.ce_share) * slope) as f32;

@@ -20,15 +20,22 @@ pub struct TeacherQ {
 impl TeacherQ {
     /// Of a row of the teacher's logits and the token taken.
     pub fn of(logits: &[f32], token: usize) -> Self {
-        let lse = log_sum_exp(logits);
-        let mean = f64::from(sum_of(logits, |z| z)) / logits.len() as f64;
-        let expected = vectorised(
+        Self::with(logits, token, log_sum_exp(logits), argmax(logits))
+    }
+
+    /// As [`TeacherQ::of`], with the logarithm of Σ exp and the largest token found before.
+    fn with(logits: &[f32], token: usize, lse: f32, largest: usize) -> Self {
+        let (sum, expected) = vectorised(
             #[inline(always)]
-            || sum_of(logits, |z| exp(z - lse) * z),
+            || {
+                let expected = sum_of(logits, |z| exp(z - lse) * z);
+                (sum_of(logits, |z| z), expected)
+            },
         );
+        let mean = f64::from(sum) / logits.len() as f64;
         Self {
             taken: f64::from(logits[token]) - mean,
-            max: f64::from(logits[argmax(logits)]) - mean,
+            max: f64::from(logits[largest]) - mean,
             expected: f64::from(expected) - mean,
             soft: f64::from(lse) - mean,
         }
@@ -74,13 +81,13 @@ pub fn look(student: &[f32], teacher: Option<&[f32]>, token: usize) -> Look {
         ..Look::default()
     };
     let Some(teacher) = teacher else { return look };
-    let lt = log_sum_exp(teacher);
+    let (lt, largest) = (log_sum_exp(teacher), argmax(teacher));
     Look {
         teacher: f64::from(teacher[token]) - f64::from(lt),
         taught: true,
-        q: TeacherQ::of(teacher, token),
+        q: TeacherQ::with(teacher, token, lt, largest),
         teacher_on_student_top: f64::from(teacher[argmax(student)] - lt).exp(),
-        student_on_teacher_top: f64::from(student[argmax(teacher)] - ls).exp(),
+        student_on_teacher_top: f64::from(student[largest] - ls).exp(),
         ..look
     }
 }
@@ -89,6 +96,9 @@ pub fn look(student: &[f32], teacher: Option<&[f32]>, token: usize) -> Look {
 /// other's likeliest token where there is a teacher.
 pub fn on_given_text(looks: &[Look]) -> Vec<(&'static str, f64)> {
     let mean = |of: fn(&Look) -> f64| looks.iter().map(of).sum::<f64>() / looks.len().max(1) as f64;
+    if looks.is_empty() {
+        return Vec::new();
+    }
     let mut means = vec![("student_entropy", mean(|look| look.entropy))];
     if looks.iter().any(|look| look.taught) {
         means.push((

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use distil_kernels::math::{exp, log_sum_exp, sum_of, sum_of2, vectorised};
+use distil_kernels::math::{dot, exp, log_sum_exp, sum_of2, vectorised};
 use distil_kernels::{RowObjective, RowTerms};
 
 /// Weighted values of a Q-function at each position, differentiated in its logits:
@@ -116,7 +116,7 @@ impl RowObjective for PolicyMoment {
             );
         }
         let square = match gradient {
-            true => f64::from(sum_of(student, |x| x * x)),
+            true => f64::from(dot(student, student)),
             false => 0.0,
         };
         let value = f64::from(value);

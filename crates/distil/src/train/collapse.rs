@@ -13,8 +13,11 @@ const WINDOW: usize = 10;
 struct Sign {
     /// Name in `metrics.jsonl`.
     term: &'static str,
-    /// Below this share of the first steps' mean it is a collapse.
+    /// Below this share of the first steps' mean, and below `most`, it is a collapse.
     share: f64,
+    most: f64,
+    /// A smaller mean of the first steps says nothing.
+    least_before: f64,
     /// What the user is told, between the term's name with its means and what to do.
     what: &'static str,
     fix: &'static str,
@@ -24,6 +27,8 @@ const SIGNS: [Sign; 4] = [
     Sign {
         term: "response_tokens",
         share: 0.2,
+        most: 8.0,
+        least_before: 0.0,
         what: "the student's responses are shrinking to nothing",
         fix: "lower train.learning_rate; for llmr choose a baseline of the state, for minillm \
               length_normalize = true, or give a language-modelling term weight",
@@ -31,18 +36,24 @@ const SIGNS: [Sign; 4] = [
     Sign {
         term: "eos_rate",
         share: 0.05,
+        most: 1.0,
+        least_before: 0.1,
         what: "the student's responses no longer end by themselves",
         fix: "lower train.learning_rate, or give a language-modelling term weight",
     },
     Sign {
         term: "distinct_2",
         share: 0.5,
+        most: 0.5,
+        least_before: 0.0,
         what: "the student repeats itself",
         fix: "lower train.learning_rate, or give a language-modelling or KL term weight",
     },
     Sign {
         term: "student_entropy",
         share: 0.1,
+        most: 0.5,
+        least_before: 0.0,
         what: "the student's distribution is collapsing to single tokens",
         fix: "lower train.learning_rate, or add flatten_weight (llmr) or kl_weight (pbkd)",
     },
@@ -83,7 +94,9 @@ impl Collapse {
                  leaves nothing to learn from; raise method.max_new_tokens, or choose \"mask\""
             ));
         }
-        for sign in &SIGNS {
+        // A student that only reads learns to be sure of the text: no collapse.
+        let samples = terms.contains_key("response_tokens");
+        for sign in SIGNS.iter().filter(|_| samples) {
             let Some(&value) = terms.get(sign.term) else {
                 continue;
             };
@@ -101,7 +114,9 @@ impl Collapse {
                 mean(seen.first.iter().sum()),
                 mean(seen.newest.iter().sum()),
             );
-            if seen.newest.len() == WINDOW && now < sign.share * before && warning.is_none() {
+            let collapsed =
+                now < sign.share * before && now < sign.most && before >= sign.least_before;
+            if seen.newest.len() == WINDOW && collapsed && warning.is_none() {
                 warning = Some(format!(
                     "step {step}: {}: {} was {before:.3} in its first {WINDOW} steps and is \
                      {now:.3} now; {}",
@@ -125,7 +140,8 @@ mod tests {
             // As if resumed after every step.
             let text = serde_json::to_string(&collapse).unwrap();
             collapse = serde_json::from_str(&text).unwrap();
-            let warning = collapse.after(step, &BTreeMap::from([(term, value)]));
+            let terms = BTreeMap::from([("response_tokens", 30.0), (term, value)]);
+            let warning = collapse.after(step, &terms);
             Some((step, warning?))
         });
         warnings.collect()
@@ -164,7 +180,10 @@ mod tests {
         let wobbling = (0..200).map(|step| 30.0 + 15.0 * f64::from(step).sin());
         assert!(run("response_tokens", wobbling).is_empty());
         assert!(run("distinct_2", (0..30).map(|_| 0.9)).is_empty());
-        // Nothing ended at the start either: no change, no warning.
+        // Answers that were long by accident become short ones.
+        let shorter = (0..60).map(|step| if step < 20 { 60.0 } else { 9.0 });
+        assert!(run("response_tokens", shorter).is_empty());
+        // Next to nothing ended at the start either: no change, no warning.
         assert!(run("eos_rate", (0..40).map(|_| 0.0)).is_empty());
         assert!(run("loss", (0..40).map(|step| 1.0 / f64::from(step + 1))).is_empty());
     }

@@ -71,11 +71,21 @@ impl Folder {
             "metrics.jsonl",
             "teacher-samples.partial.jsonl",
             "teacher-samples.jsonl",
+            "student-samples.partial.jsonl",
+            "student-samples.jsonl",
+            "teacher-states.partial.f32",
+            "teacher-states.f32",
         ];
         if !self.new || work.iter().any(|name| self.path.join(name).exists()) {
             return;
         }
-        for name in ["config.toml", "environment.json", ".lock"] {
+        let begun = [
+            "config.toml",
+            "environment.json",
+            "teacher-samples.key",
+            ".lock",
+        ];
+        for name in begun {
             let _ = fs::remove_file(self.path.join(name));
         }
         // Fails where the user keeps something else in it, which is right.

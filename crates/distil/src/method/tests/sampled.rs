@@ -249,6 +249,7 @@ fn a_cached_teacher_equals_the_live_one() {
     let path = std::path::Path::new("run.toml");
     let config = config::Config::parse(text, path, &[]).unwrap();
     let home = tempfile::tempdir().unwrap();
+    let many = || -> Vec<Example> { (0..33).flat_map(|_| examples()).collect() };
     let read_by = |name: &str, before: &[u8]| {
         let folder = home.path().join(name);
         let folder = Folder::open(&folder, &config, false).unwrap();
@@ -264,14 +265,19 @@ fn a_cached_teacher_equals_the_live_one() {
             events: &mut |_| {},
         };
         let mut cached = teacher(2);
-        assert!(kept_states::attach(&mut cached, &examples(), &mut preparation).unwrap());
+        assert!(kept_states::attach(&mut cached, &many(), &mut preparation).unwrap());
         let bytes = std::fs::read(folder.path().join("teacher-states.f32")).unwrap();
         (cached, bytes)
     };
     let (cached, bytes) = read_by("whole", &[]);
-    // 14 response tokens of width 16.
-    assert_eq!(bytes.len(), 14 * 16 * 4);
-    assert_eq!(read_by("broken", &bytes[..100]).1, bytes);
+    // 33 times 14 response tokens of width 16.
+    assert_eq!(bytes.len(), 33 * 14 * 16 * 4);
+    // One whole chunk of 64 texts, with a mark, and a part of the next one, which is made again.
+    let mut before = bytes[..16 * 14 * 16 * 4 + 100].to_vec();
+    before[0] ^= 1;
+    let gone_on = read_by("broken", &before).1;
+    assert_eq!(gone_on[0], before[0], "the whole chunk is kept");
+    assert_eq!(gone_on[1..], bytes[1..]);
 
     let student = tiny_network(1).trainable();
     let term = config::DivergenceTerm {
@@ -280,11 +286,11 @@ fn a_cached_teacher_equals_the_live_one() {
         ce_share: 0.2,
     };
     let of = |teacher: Teacher, tokens: usize| {
-        let mut method = kd::method(term, teacher, examples());
+        let mut method = kd::method(term, teacher, many());
         // The rows in another order than they were read in.
         let mut work = work();
         work.micro_batch_tokens = tokens;
-        let report = method.step(&student, &[2, 0, 3], &mut work).unwrap();
+        let report = method.step(&student, &[2, 0, 131, 70], &mut work).unwrap();
         (report.loss, work.gradients.values().concat())
     };
     let (loss, gradient) = of(teacher(2), 10_000);
