@@ -52,7 +52,7 @@ const ENTRANTS: &[Entrant] = &[
     entrant("LLMR", r#"{name="llmr"}"#, "2e-5"),
     entrant(
         "PbKD (online)",
-        r#"{name="pbkd", iteration_steps=5, fit_steps=10}"#,
+        r#"{name="pbkd", iteration_steps=1, fit_steps=10}"#,
         "2e-5",
     ),
     entrant("MM-PbKD", r#"{name="mm_pbkd"}"#, "2e-5"),
