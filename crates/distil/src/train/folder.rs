@@ -194,6 +194,10 @@ fn same_configuration(path: &Path, config: &Config) -> Result<()> {
         source,
     })?;
     let new = config.to_toml();
+    // An older version's file lacks the keys that are newer; they have their defaults.
+    if Config::from_resolved(path).is_ok_and(|before| before == *config) {
+        return Ok(());
+    }
     let difference = text.lines().zip(new.lines()).find(|(old, new)| old != new);
     let what = match difference {
         Some((old, new)) => format!("the run was started with `{old}`, not `{new}`"),
@@ -250,4 +254,30 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String> {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_a_version_with_fewer_keys_is_resumed_and_another_run_is_not() {
+        let config = |text: &str| {
+            let text = format!(
+                "teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\ndata.train = \"a.jsonl\"\n\
+                 method.name = \"kd\"\n{text}"
+            );
+            Config::parse(&text, Path::new("/base/run.toml"), &[]).unwrap()
+        };
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run");
+        drop(Folder::open(&path, &config(""), false).unwrap());
+        let file = path.join("config.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("cache = false\n"));
+        fs::write(&file, text.replace("cache = false\n", "")).unwrap();
+        drop(Folder::open(&path, &config(""), true).unwrap());
+        let other = Folder::open(&path, &config("train.batch = 7"), true).unwrap_err();
+        assert!(matches!(other, Error::Run { .. }), "{other}");
+    }
 }
