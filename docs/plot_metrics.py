@@ -43,7 +43,7 @@ def panel(top, names, runs):
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#8884"/>')
         out.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for step in ticks(0, last):
-        out.append(f'<text x="{x(step):.1f}" y="{top + HEIGHT - 16}" text-anchor="middle">{step:.0f}</text>')
+        out.append(f'<text x="{x(step):.1f}" y="{top + HEIGHT - 16}" text-anchor="middle">{step:g}</text>')
     out.append(f'<text x="{WIDTH - RIGHT}" y="{top + HEIGHT - 3}" text-anchor="end">optimiser step</text>')
     for number, name in enumerate(names):
         out.append(f'<text x="{LEFT + 170 * number}" y="{top + 16}" fill="{COLOURS[number % len(COLOURS)]}">{name}</text>')
