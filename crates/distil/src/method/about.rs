@@ -15,7 +15,8 @@ pub struct About {
     pub formula: &'static str,
     /// When to choose it, and when not.
     pub when: &'static str,
-    /// Cost of an optimiser step relative to `sft`, and what else it needs.
+    /// Cost of an optimiser step relative to `sft`, and what else it needs. Figures of the comparison
+    /// are medians of `cargo xtask compare` as it stands in the book.
     pub cost: &'static str,
     /// Where it comes from.
     pub paper: &'static str,
@@ -44,7 +45,7 @@ pub const ABOUT: &[About] = &[
                distribution at every position, so it needs far fewer rows than sft. Needs a teacher \
                whose vocabulary is the student's. The student never sees its own mistakes, so long \
                responses may drift; gkd is the remedy.",
-        cost: "About 1.3 × with a teacher of the student's size, more for a larger one: the teacher \
+        cost: "About 1.2 × (the book's comparison) with a teacher of the student's size, more for a larger one: the teacher \
                runs one forward pass, without backward.",
         paper: "Hinton, Vinyals & Dean 2015, arXiv 1503.02531; on sequences Kim & Rush 2016, arXiv 1606.07947",
     },
@@ -55,7 +56,8 @@ pub const ABOUT: &[About] = &[
         when: "Choose it when there are prompts without good responses, or when the student has to \
                sound like the teacher. The samples are kept in the run's folder; many samples a \
                prompt (samples_per_prompt) come close to kd.",
-        cost: "1 × a step, after the teacher has answered every prompt once.",
+        cost: "1 × a step of equally long responses, after the teacher has answered every prompt once. \
+               1.2 × in the book's comparison, where the teacher's answers are longer than the data's.",
         paper: "Kim & Rush 2016, arXiv 1606.07947",
     },
     About {
@@ -67,7 +69,8 @@ pub const ABOUT: &[About] = &[
         when: "When kd is good on the data's text but the student drifts on its own: it is corrected, \
                token by token and by the whole distribution, on what it says itself. The first \
                on-policy method to try; needs a student that already answers sensibly.",
-        cost: "As kd, and a fresh sample of the student in student_share of the steps.",
+        cost: "As kd, and a fresh sample of the student in student_share of the steps: 1.8 × in the \
+               book's comparison, with half of them.",
         paper: "Agarwal, Vieillard, Zhou, Stanczyk, Ramos, Geist & Bachem 2024, arXiv 2306.13649",
     },
     About {
@@ -80,7 +83,8 @@ pub const ABOUT: &[About] = &[
         when: "When sampling is what makes gkd slow: the student's responses are used only once the \
                data begin to overfit, and again from a buffer. Needs data.eval with forward_kl or \
                perplexity among eval.metrics, evaluated often enough (eval.every).",
-        cost: "As kd at first; with φ up to gkd's, less where responses are replayed.",
+        cost: "As kd at first; with φ up to gkd's, less where responses are replayed. 1.5 × in the \
+               book's comparison, evaluations not counted.",
         paper: "Ko, Kim, Chen & Yun 2024, arXiv 2402.03898",
     },
     About {
@@ -93,7 +97,8 @@ pub const ABOUT: &[About] = &[
                keep to the teacher's main modes. Start from a student after sft or kd; small \
                learning rates. Watch response_tokens and student_entropy for collapse.",
         cost: "A sample drawn with both models, then two forward passes of each head and one \
-               backward pass; the language-modelling term is another sft step.",
+               backward pass; the language-modelling term is another sft step. 5.5 × in the book's \
+               comparison.",
         paper: "Gu, Dong, Wei & Huang 2024, arXiv 2306.08543 (eqs. 2–5, Algorithm 1)",
     },
     About {
@@ -114,7 +119,8 @@ pub const ABOUT: &[About] = &[
                does, cheaper because nothing is sampled. Watch that the likelihood of teacher \
                samples does not fall along with that of the student's own.",
         cost: "Sequence form: two responses a prompt through teacher and student, and a fresh sample \
-               of the student, which takes a quarter of a quickstart step's time; token form: as kd.",
+               of the student, which takes a quarter of a quickstart step's time: 5 × in the book's comparison. \
+               Token form: as kd.",
         paper: "Li, Gu, Dong, Wang, Cheng & Wei 2024, arXiv 2406.19774 (eqs. 6–9, Algorithm 1)",
     },
     About {
@@ -130,7 +136,7 @@ pub const ABOUT: &[About] = &[
                shows the reward before anything is trained on it. Returns fall with every token, \
                so watch response_tokens.",
         cost: "A fresh sample of the student, two forward passes of its head, one backward pass, and \
-               the teacher's forward pass once a template.",
+               the teacher's forward pass once a template: 2.5 × in the book's comparison.",
         paper: "Li, Hao & Mou 2024, arXiv 2409.12500; K-step returns after KETCHUP (same group)",
     },
     About {
@@ -145,7 +151,8 @@ pub const ABOUT: &[About] = &[
                keeps asking about what the student says now; offline learns from fixed pairs. \
                Start from a student after seqkd or kd.",
         cost: "As llmr, and a reward model of reward_layers layers that is stepped as often as the \
-               student and fitted again (fit_steps) after every addition of pairs; the teacher \
+               student and fitted again (fit_steps) after every addition of pairs, which is most \
+               of the time: 14 × in the book's comparison, where pairs join in every step. The teacher \
                answers every prompt once.",
         paper: "Jia 2025, arXiv 2505.18952 (Algorithms 1 and 2)",
     },
@@ -164,7 +171,8 @@ pub const ABOUT: &[About] = &[
                preference_weight = 0 it is stepwise total variation. A game: watch the held-out \
                metrics, not the loss.",
         cost: "Two responses a prompt through teacher and student, a fresh sample of the student, and a \
-               forward and backward pass of the Q-function for each of its steps.",
+               forward and backward pass of the Q-function for each of its steps: 6 × in the book's \
+               comparison.",
         paper: "Jia 2025, arXiv 2505.18952 (Algorithm 3)",
     },
 ];
