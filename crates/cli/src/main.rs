@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod verb;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,21 +19,43 @@ use clap::Parser;
 use arguments::{Arguments, Verb};
 use progress::Progress;
 
+/// Keeps memory that was freed for the next step, see [`keep_memory`].
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
+    keep_memory();
     failure::explain_panics();
     let arguments = Arguments::parse();
-    match run(arguments) {
+    let threads = rayon::ThreadPoolBuilder::new()
+        .num_threads(arguments.threads.map_or(0, NonZeroUsize::get))
+        .stack_size(8 << 20)
+        .build_global();
+    if let Err(error) = threads {
+        return failure::report(&error.into());
+    }
+    // On one of the pool's threads: handing every small operation over to the pool from outside
+    // would cost a sleep and a wake-up each.
+    match rayon::scope(|_| run(arguments)) {
         Ok(status) => status,
         Err(error) => failure::report(&error),
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()?;
+/// Never gives freed memory back to the system: a step needs what the one before needed, and fresh
+/// pages cost more time than much of what is computed in them.
+fn keep_memory() {
+    // SAFETY: sets one number of the allocator; negative means never.
+    #[allow(unsafe_code)]
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
     }
+}
+
+/// `mi_option_purge_delay` in the allocator's `mimalloc.h`.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(arguments.quiet);
     let progress = &mut progress;
     match arguments.verb {

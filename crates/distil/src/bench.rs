@@ -3,35 +3,94 @@
 //! Floating-point operations are those that the mathematics needs: a product of [n, k] and [k, m]
 //! is 2nkm, its backward pass twice that; causal attention over L tokens is 2L²·h·e a layer, half of
 //! the full square. What is computed twice to save memory is not counted.
+//!
+//! A share is one of the roof of the precision that a benchmark computes in.
 
 mod head;
+mod load;
+mod on_policy;
 mod roof;
+mod roofs;
 mod sample;
+mod score;
 mod step;
+mod training;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use distil_model::{Llama, Parameter};
+use distil_kernels::{Precision, instruction_set};
+use distil_model::Llama;
 use serde::Serialize;
 
+use crate::config::Sampling;
+use crate::data::example::Example;
 use crate::error::{Error, Result};
 
 pub use head::{HeadCase, head};
+pub use load::{LoadCase, load};
+pub use on_policy::{OnPolicyCase, on_policy};
 pub use roof::Roof;
+pub use roofs::{MatrixRoof, MemoryRoof, Roofs, roofs};
 pub use sample::{SampleCase, sample};
+pub use score::{ScoreCase, score};
 pub use step::{StepCase, step};
+
+/// Number format in which linear layers and the head are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// bfloat16: products of rounded numbers, sums in f32.
+    Bf16,
+}
+
+impl Format {
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// What the matrix products are computed in: whose roof counts.
+    fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+
+    /// Bytes of a weight in this format: what decoding must read at least.
+    fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    /// The network, computing in this format.
+    fn of(self, network: Llama) -> Llama {
+        network.in_precision(self.precision())
+    }
+}
 
 /// What one benchmark gives; as JSON, a line of `distil bench --json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
-    /// `step`, `sample` or `head`.
+    /// `step`, `head`, `sample`, `score` or `load`.
     pub bench: &'static str,
     /// What was computed.
     pub case: String,
     /// Number format of the computation.
     pub precision: &'static str,
-    /// Trained or generated tokens a second.
+    /// Threads that computed.
+    pub threads: usize,
+    /// Seconds of one step, pass, batch of samples or start: the sum of the phases.
+    pub seconds: f64,
+    /// Trained, scored or generated tokens a second.
     pub tokens_per_second: f64,
     /// 10⁹ floating-point operations a second.
     pub gflops: f64,
@@ -39,7 +98,7 @@ pub struct Figures {
     pub share_of_roof: f64,
     /// Largest resident memory since the benchmark began; unknown outside Linux.
     pub peak_rss_bytes: Option<u64>,
-    /// Seconds by phase, of one step or one batch of samples.
+    /// Seconds by phase.
     pub phases: BTreeMap<&'static str, f64>,
     /// What the machine can do.
     pub roof: RoofFigures,
@@ -48,7 +107,9 @@ pub struct Figures {
 /// A [`Roof`] in a report.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct RoofFigures {
-    /// 10⁹ floating-point operations a second of f32 matrix products.
+    /// The processor's instructions that matrix products of this precision use.
+    pub instructions: &'static str,
+    /// 10⁹ floating-point operations a second of matrix products of this precision.
     pub gflops: f64,
     /// 10⁹ bytes read from memory a second.
     pub gigabytes_per_second: f64,
@@ -67,12 +128,21 @@ impl Clock {
         *self.phases.entry(phase).or_default() += start.elapsed().as_secs_f64();
         value
     }
+
+    /// The mean of so many passes.
+    fn mean(mut self, passes: usize) -> BTreeMap<&'static str, f64> {
+        for seconds in self.phases.values_mut() {
+            *seconds /= passes as f64;
+        }
+        self.phases
+    }
 }
 
 /// What a case amounts to, apart from the time it takes.
 struct Work {
     bench: &'static str,
     case: String,
+    format: Format,
     tokens: f64,
     operations: f64,
     /// The least time on this machine, in seconds.
@@ -84,18 +154,22 @@ impl Work {
     fn figures(self, phases: BTreeMap<&'static str, f64>) -> Figures {
         // Read before the roof is measured, which takes memory of its own.
         let peak_rss_bytes = peak_rss_bytes();
-        let roof = Roof::measure();
+        let precision = self.format.precision();
+        let roof = Roof::measure_in(precision);
         let seconds: f64 = phases.values().sum();
         Figures {
             bench: self.bench,
             case: self.case,
-            precision: "f32",
+            precision: self.format.name(),
+            threads: rayon::current_num_threads(),
+            seconds,
             tokens_per_second: self.tokens / seconds,
             gflops: self.operations / seconds / 1e9,
             share_of_roof: (self.least)(&roof) / seconds,
             peak_rss_bytes,
             phases,
             roof: RoofFigures {
+                instructions: instruction_set(precision),
                 gflops: roof.gflops,
                 gigabytes_per_second: roof.bytes_per_second / 1e9,
             },
@@ -118,15 +192,10 @@ pub(crate) fn head_operations(network: &Llama, tokens: f64) -> f64 {
 
 /// Numbers in the matrices of all layers: what every token is multiplied with.
 pub(crate) fn layer_weights(network: &Llama) -> usize {
-    let mut network = network.clone();
-    let layers = network.parameters().into_iter();
-    layers
-        .filter(|(name, _)| name.starts_with("model.layers."))
-        .map(|(_, parameter)| match parameter {
-            Parameter::Vector(_) => 0,
-            Parameter::Matrix(matrix) => matrix.shape().num_elements(),
-        })
-        .sum()
+    let config = network.config();
+    let (width, heads) = (config.width, config.heads);
+    let mixing = 2 * (heads.query + heads.key_value) * heads.dimension;
+    config.layers * width * (mixing + 3 * config.feed_forward)
 }
 
 /// Reproducible token ids (a 64-bit linear congruential generator with Knuth's multiplier).
@@ -141,6 +210,26 @@ fn random_ids(count: usize, vocabulary: usize) -> Vec<u32> {
         })
         .collect()
 }
+
+/// Sequences of one random prompt token and `length` random response tokens each.
+fn random_examples(batch: usize, length: usize, vocabulary: usize) -> Vec<Example> {
+    random_ids(batch * (length + 1), vocabulary)
+        .chunks(length + 1)
+        .filter_map(|ids| ids.split_first())
+        .map(|(first, rest)| Example {
+            prompt: vec![*first],
+            response: rest.to_vec(),
+            row: 0,
+        })
+        .collect()
+}
+
+/// The model's own distribution.
+const PLAIN: Sampling = Sampling {
+    temperature: 1.0,
+    top_k: 0,
+    top_p: 1.0,
+};
 
 fn positive(counts: &[(&str, usize)]) -> Result<()> {
     match counts.iter().find(|(_, count)| *count == 0) {
@@ -194,5 +283,16 @@ mod tests {
             2.0 * 5.0 * 3840.0 + mixing
         );
         assert_eq!(head_operations(&network, 3.0), 2.0 * 3.0 * 16.0 * 24.0);
+    }
+
+    #[test]
+    fn random_examples_have_their_length() {
+        let examples = random_examples(3, 5, 24);
+        assert_eq!(examples.len(), 3);
+        for example in &examples {
+            assert_eq!((example.prompt.len(), example.response.len()), (1, 5));
+            assert!(example.response.iter().all(|&id| id < 24));
+        }
+        assert_ne!(examples[0], examples[1]);
     }
 }

@@ -59,7 +59,7 @@ pub fn induced_rewards(
         for range in micro_batches(&lengths, max_tokens) {
             let batch = pack(&reading[range.clone()].iter().collect::<Vec<_>>());
             let hidden = embedding(teacher.hidden(tokens(&batch)), &batch.predict);
-            let qs = head_rows(hidden, teacher.head(), None, vocabulary, |row, z, _| {
+            let qs = head_rows(hidden, &teacher.head(), None, vocabulary, |row, z, _| {
                 TeacherQ::of(z, batch.target_ids[row] as usize)
             });
             done += range.len();

@@ -106,7 +106,7 @@ fn score_batch(
     let head = student.head();
     head_rows(
         hidden(student),
-        head,
+        &head,
         teacher_head.as_ref(),
         vocabulary,
         |row, s, t| {

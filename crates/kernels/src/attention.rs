@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::host::{HostKernel, Output, View, host3, on_host};
 use crate::math::{exp_minus, max, sum_of, vectorised};
-use crate::matmul::{Into, Matrix, Threads, matmul};
+use crate::matmul::{Into, Matrix, Threads, by_gemm};
 
 mod cache;
 pub use cache::KvCache;
@@ -149,7 +149,7 @@ impl Attention {
                 let v = self.head(inputs[2], &item.segment, 0..end, item.head);
                 let scale = self.heads.scale();
                 let kt = k.transposed();
-                matmul(q, kt, &mut scores, end, scale, Into::Replace, Threads::One);
+                by_gemm(q, kt, &mut scores, end, scale, Into::Replace, Threads::One);
                 for (row, t) in scores.chunks_exact_mut(end).zip(rows.clone()) {
                     let (seen, future) = row.split_at_mut(t + 1);
                     let shift = max(seen);
@@ -169,7 +169,7 @@ impl Attention {
                 }
                 let p = Matrix::new(&scores, rows.len(), end, end);
                 let out = &mut out[start * group * e + within * e..];
-                matmul(p, v, out, group * e, 1.0, Into::Replace, Threads::One);
+                by_gemm(p, v, out, group * e, 1.0, Into::Replace, Threads::One);
             }
         }
         (out, lse)
@@ -200,8 +200,8 @@ impl Attention {
                 let v = self.head(inputs[2], &item.segment, 0..end, item.head);
                 let scale = self.heads.scale();
                 let one = Threads::One;
-                matmul(q, k.transposed(), &mut p, end, scale, Into::Replace, one);
-                matmul(d_out, v.transposed(), &mut ds, end, 1.0, Into::Replace, one);
+                by_gemm(q, k.transposed(), &mut p, end, scale, Into::Replace, one);
+                by_gemm(d_out, v.transposed(), &mut ds, end, 1.0, Into::Replace, one);
                 let rows_of = p.chunks_exact_mut(end).zip(ds.chunks_exact_mut(end));
                 for ((p, ds), t) in rows_of.zip(rows.clone()) {
                     exp_minus(&mut p[..=t], lse[within * length + t]);
@@ -214,9 +214,9 @@ impl Attention {
                 let p = Matrix::new(&p, count, end, end);
                 let ds = Matrix::new(&ds, count, end, end);
                 let dq = &mut dq[start * group * e + within * e..];
-                matmul(ds, k, dq, group * e, 1.0, Into::Replace, one);
-                matmul(ds.transposed(), q, &mut dk, e, 1.0, Into::Add, one);
-                matmul(p.transposed(), d_out, &mut dv, e, 1.0, Into::Add, one);
+                by_gemm(ds, k, dq, group * e, 1.0, Into::Replace, one);
+                by_gemm(ds.transposed(), q, &mut dk, e, 1.0, Into::Add, one);
+                by_gemm(p.transposed(), d_out, &mut dv, e, 1.0, Into::Add, one);
             }
         }
         [dq, dk, dv]

@@ -7,8 +7,10 @@
 //! Each inner product is summed in an order that depends on k alone: a row's result is the same
 //! bits whatever the other rows are.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+
+use crate::math::arch;
 
 /// Most rows for which this is the faster way.
 pub(crate) const MOST_ROWS: usize = 64;
@@ -36,7 +38,7 @@ pub(crate) fn few_rows(x: &[f32], n: usize, w: &[f32], m: usize, k: usize, out: 
     out_mn
         .par_chunks_mut(TASK * n)
         .zip(w.par_chunks((TASK * k).max(1)))
-        .for_each(|(out, w)| Arch::new().dispatch(Task { x, n, w, k, out }));
+        .for_each(|(out, w)| arch().dispatch(Task { x, n, w, k, out }));
     out.par_chunks_mut(m).enumerate().for_each(|(row, out)| {
         for (column, out) in out.iter_mut().enumerate() {
             *out = out_mn[column * n + row];

@@ -18,9 +18,13 @@ use rayon::prelude::*;
 use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{HostKernel, Output, View, host2, on_host, primitive, to_host};
 use crate::matmul::{Into, Matrix, Threads, matmul};
+use crate::packed::{Packed, product};
+use crate::precision::Precision;
+use crate::weight::{PackedWeight, Weight};
 
-/// Logits a chunk may hold (32 MiB of f32).
-const CHUNK_LOGITS: usize = 8 << 20;
+/// Logits a chunk may hold (64 MiB of f32). Fewer make the products' inner dimension, the rows of a
+/// chunk, too short for the traffic of the head's gradient, which every chunk adds to.
+const CHUNK_LOGITS: usize = 16 << 20;
 
 /// What an objective says of one row, or the sums over several.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,7 +77,7 @@ pub struct TeacherHead {
     /// [rows, teacher width], untracked.
     pub hidden: Tensor<2>,
     /// [vocabulary, teacher width], untracked.
-    pub weight: Tensor<2>,
+    pub weight: Weight,
 }
 
 /// What one pass over the head gives.
@@ -93,17 +97,17 @@ pub struct HeadPass {
 /// padding are aligned by their common part.
 ///
 /// # Shapes
-/// `hidden` [rows, width], `weight` [≥ vocabulary, width], both untracked.
+/// `hidden` [rows, width], `weight` [≥ vocabulary, width], both untracked; plain, if `gradient`.
 pub fn head_pass(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: &Weight,
     teacher: Option<&TeacherHead>,
     vocabulary: usize,
     objective: &dyn RowObjective,
     scale: f32,
     gradient: bool,
 ) -> HeadPass {
-    let chunk = chunk_rows(vocabulary);
+    let chunk = chunk_rows(hidden.dims()[0], vocabulary);
     let sides = (hidden, weight);
     pass_by_chunks(
         sides, teacher, vocabulary, objective, scale, gradient, chunk,
@@ -111,7 +115,7 @@ pub fn head_pass(
 }
 
 fn pass_by_chunks(
-    (hidden, weight): (Tensor<2>, Tensor<2>),
+    (hidden, weight): (Tensor<2>, &Weight),
     teacher: Option<&TeacherHead>,
     vocabulary: usize,
     objective: &dyn RowObjective,
@@ -122,8 +126,9 @@ fn pass_by_chunks(
     let [rows, width] = hidden.dims();
     let [weight_rows, _] = weight.dims();
     let student = Side::new(hidden, weight, vocabulary);
-    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), t.weight.clone(), vocabulary));
-    let mut sink = gradient.then(|| GradientSink::new(&student, rows, width, weight_rows));
+    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), &t.weight, vocabulary));
+    let mut sink =
+        gradient.then(|| GradientSink::new(&student, [rows, width], weight_rows, vocabulary));
     let mut terms = RowTerms::default();
     for_chunks(
         &student,
@@ -163,20 +168,20 @@ fn pass_by_chunks(
 /// and collects what it returns in row order. The logits may be overwritten.
 pub fn head_rows<R: Send>(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: &Weight,
     teacher: Option<&TeacherHead>,
     vocabulary: usize,
     visit: impl Fn(usize, &mut [f32], Option<&mut [f32]>) -> R + Sync,
 ) -> Vec<R> {
     let [rows, _] = hidden.dims();
     let student = Side::new(hidden, weight, vocabulary);
-    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), t.weight.clone(), vocabulary));
+    let teacher = teacher.map(|t| Side::new(t.hidden.clone(), &t.weight, vocabulary));
     let mut results = Vec::with_capacity(rows);
     for_chunks(
         &student,
         teacher.as_ref(),
         rows,
-        (vocabulary, chunk_rows(vocabulary)),
+        (vocabulary, chunk_rows(rows, vocabulary)),
         |first, logits, teacher| {
             results.extend(zip_rows(logits, teacher, vocabulary, |index, s, t| {
                 visit(first + index, s, t)
@@ -188,13 +193,18 @@ pub fn head_rows<R: Send>(
 
 /// A scalar tensor of value `loss` whose gradients with respect to `hidden` and `weight` are the
 /// given ones, times the incoming gradient.
+///
+/// # Panics
+/// If the weight is packed: what is trained is plain.
 pub fn attach_gradients(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: &Weight,
     loss: f32,
     d_hidden: Tensor<2>,
     d_weight: Tensor<2>,
 ) -> Tensor<1> {
+    let weight = weight.tensor().expect("a head that is trained is plain");
+    let weight = weight.clone();
     if on_host(&hidden) {
         let kernel = Attached {
             loss,
@@ -214,7 +224,7 @@ pub fn attach_gradients(
 enum Side {
     Host {
         hidden: FlexTensor,
-        weight: FlexTensor,
+        head: HostHead,
         width: usize,
     },
     Device {
@@ -223,24 +233,64 @@ enum Side {
     },
 }
 
+/// A head on the host. Of both forms there is at least one.
+struct HostHead {
+    plain: Option<FlexTensor>,
+    precision: Precision,
+    /// Packed once for all chunks, where products go by tiles.
+    packed: Option<Arc<PackedWeight>>,
+}
+
+impl HostHead {
+    fn new(weight: &Weight, rows: usize) -> Self {
+        match weight {
+            Weight::Packed(packed) => Self {
+                plain: None,
+                precision: Precision::Bf16,
+                packed: Some(packed.clone()),
+            },
+            Weight::Plain(tensor, precision) => {
+                let plain = primitive(tensor.clone());
+                let exactness = match rows > MOST_ROWS || *precision == Precision::Bf16 {
+                    true => precision.exactness(),
+                    false => None,
+                };
+                let packed = exactness.map(|exactness| {
+                    let shape = tensor.dims();
+                    Arc::new(PackedWeight::new(host_values(&plain), shape, exactness))
+                });
+                Self {
+                    plain: Some(plain),
+                    precision: *precision,
+                    packed,
+                }
+            }
+        }
+    }
+
+    fn values(&self) -> &[f32] {
+        let plain = self.plain.as_ref();
+        host_values(plain.expect("a packed head has no gradient, and products by tiles only"))
+    }
+}
+
 impl Side {
-    fn new(hidden: Tensor<2>, weight: Tensor<2>, vocabulary: usize) -> Self {
-        let [_, width] = hidden.dims();
+    fn new(hidden: Tensor<2>, weight: &Weight, vocabulary: usize) -> Self {
+        let [rows, width] = hidden.dims();
         assert!(
             weight.dims()[0] >= vocabulary,
             "more vocabulary than weights"
         );
-        if on_host(&hidden) {
-            return Self::Host {
+        match weight {
+            Weight::Plain(weight, _) if !on_host(&hidden) => Self::Device {
+                hidden: hidden.without_autodiff(),
+                weight: weight.clone().without_autodiff().narrow(0, 0, vocabulary),
+            },
+            _ => Self::Host {
                 hidden: primitive(hidden),
-                weight: primitive(weight),
+                head: HostHead::new(weight, rows),
                 width,
-            };
-        }
-        let weight = weight.without_autodiff().narrow(0, 0, vocabulary);
-        Self::Device {
-            hidden: hidden.without_autodiff(),
-            weight,
+            },
         }
     }
 
@@ -249,19 +299,21 @@ impl Side {
         match self {
             Self::Host {
                 hidden,
-                weight,
+                head,
                 width,
             } => {
                 out.resize(count * vocabulary, 0.0);
-                if count <= MOST_ROWS {
-                    let h = &host_values(hidden)[first * width..(first + count) * width];
-                    let w = &host_values(weight)[..vocabulary * width];
-                    few_rows(h, count, w, vocabulary, *width, out);
-                    return;
-                }
                 let h = host_rows(hidden, first, count, *width);
-                let w = host_rows(weight, 0, vocabulary, *width).transposed();
-                matmul(h, w, out, vocabulary, 1.0, Into::Replace, Threads::All);
+                if let Some(packed) = &head.packed {
+                    packed.multiply(h, vocabulary, out);
+                } else if count <= MOST_ROWS {
+                    let h = &host_values(hidden)[first * width..(first + count) * width];
+                    let w = &head.values()[..vocabulary * width];
+                    few_rows(h, count, w, vocabulary, *width, out);
+                } else {
+                    let w = Matrix::new(head.values(), vocabulary, *width, *width).transposed();
+                    matmul(h, w, out, vocabulary, Into::Replace, head.precision);
+                }
             }
             Self::Device { hidden, weight } => {
                 let rows = hidden.clone().narrow(0, first, count);
@@ -281,9 +333,13 @@ fn host_values(tensor: &FlexTensor) -> &[f32] {
         .expect("`primitive` makes contiguous f32 tensors")
 }
 
-/// Rows of a chunk.
-fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_LOGITS / vocabulary.max(1)).max(1)
+/// Rows of a chunk: `rows` in as few chunks as the limit allows, all about the same size and a
+/// multiple of what products take at once.
+fn chunk_rows(rows: usize, vocabulary: usize) -> usize {
+    let most = (CHUNK_LOGITS / vocabulary.max(1)).max(1);
+    let chunks = rows.div_ceil(most).max(1);
+    let even = rows.div_ceil(chunks);
+    even.next_multiple_of(32).min(most).max(1)
 }
 
 fn for_chunks(
@@ -327,6 +383,8 @@ enum GradientSink {
         d_hidden: Vec<f32>,
         d_weight: Vec<f32>,
         width: usize,
+        /// The right operand W of dH = dZ W, packed once for all chunks, where products go by tiles.
+        packed: Option<Packed>,
     },
     Device {
         d_hidden: Vec<Tensor<2>>,
@@ -335,12 +393,21 @@ enum GradientSink {
 }
 
 impl GradientSink {
-    fn new(student: &Side, rows: usize, width: usize, weight_rows: usize) -> Self {
+    fn new(
+        student: &Side,
+        [rows, width]: [usize; 2],
+        weight_rows: usize,
+        vocabulary: usize,
+    ) -> Self {
         match student {
-            Side::Host { .. } => Self::Host {
+            Side::Host { head, .. } => Self::Host {
                 d_hidden: vec![0.0; rows * width],
                 d_weight: vec![0.0; weight_rows * width],
                 width,
+                packed: head.packed.as_ref().map(|packed| {
+                    let w = Matrix::new(head.values(), vocabulary, width, width);
+                    Packed::right(w, packed.exactness(), Threads::All)
+                }),
             },
             Side::Device { weight, .. } => Self::Device {
                 d_hidden: Vec::new(),
@@ -357,24 +424,22 @@ impl GradientSink {
                     d_hidden,
                     d_weight,
                     width,
+                    packed,
                 },
-                Side::Host { hidden, weight, .. },
+                Side::Host { hidden, head, .. },
             ) => {
                 let width = *width;
                 let dz = Matrix::new(d_logits, count, vocabulary, vocabulary);
-                let w = host_rows(weight, 0, vocabulary, width);
                 let dh = &mut d_hidden[first * width..];
-                matmul(dz, w, dh, width, 1.0, Into::Replace, Threads::All);
-                let h = host_rows(hidden, first, count, width);
-                matmul(
-                    dz.transposed(),
-                    h,
-                    d_weight,
-                    width,
-                    1.0,
-                    Into::Add,
-                    Threads::All,
-                );
+                if let Some(w) = packed {
+                    let dz = Packed::left(dz, w.exactness(), Threads::All);
+                    product(&dz, w, width, dh, width, Into::Replace, Threads::All);
+                } else {
+                    let w = Matrix::new(head.values(), vocabulary, width, width);
+                    matmul(dz, w, dh, width, Into::Replace, head.precision);
+                }
+                let (h, dzt) = (host_rows(hidden, first, count, width), dz.transposed());
+                matmul(dzt, h, d_weight, width, Into::Add, head.precision);
             }
             (Self::Device { d_hidden, d_weight }, Side::Device { hidden, weight }) => {
                 let data = TensorData::new(d_logits.to_vec(), [count, vocabulary]);
@@ -521,16 +586,14 @@ mod tests {
             targets: (0..rows).map(target_of).collect(),
             weights: Some((0..rows).map(weight_of).collect()),
         };
-        let sides = (
-            hidden.clone().without_autodiff(),
-            weight.clone().without_autodiff(),
-        );
+        let plain = Weight::from(weight.clone().without_autodiff());
+        let sides = (hidden.clone().without_autodiff(), &plain);
         let scale = scale_of(rows);
         let pass = pass_by_chunks(sides, None, 9, &objective, scale, true, chunk);
         let (dh, dw) = (pass.d_hidden.unwrap(), pass.d_weight.unwrap());
         let value = scale * pass.terms.values[0] as f32;
         match hidden.is_autodiff() {
-            true => attach_gradients(hidden, weight, value, dh, dw),
+            true => attach_gradients(hidden, &weight.into(), value, dh, dw),
             false => Tensor::from_floats([value], &hidden.device()),
         }
     }

@@ -17,9 +17,13 @@ mod host;
 mod linear;
 pub mod math;
 mod matmul;
+mod packed;
+mod precision;
+mod processor;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod weight;
 
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use attention::{Heads, KvCache, attention};
@@ -30,9 +34,11 @@ pub use head::{
 };
 pub use host::{force_portable, to_host};
 pub use linear::linear;
+pub use precision::{Precision, instruction_set};
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope};
 pub use swiglu::swiglu;
+pub use weight::{PackedWeight, Weight};
 
 #[cfg(test)]
 mod testing;

@@ -3,24 +3,32 @@
 //! The CPU kernel multiplies by the transposed view (nothing is copied) and returns the weight's
 //! gradient in the weight's own layout.
 
-use burn::tensor::Tensor;
+use burn::backend::Flex;
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexTensor;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
-use crate::host::{HostKernel, Output, View, host2, on_host};
-use crate::matmul::{Into, Matrix, Threads, matmul};
+use crate::host::{HostKernel, Output, View, host2, on_host, primitive};
+use crate::matmul::{Matrix, multiplied};
+use crate::precision::Precision;
+use crate::weight::{PackedWeight, Weight};
 
-/// y = x Wᵀ + b.
+/// y = x Wᵀ + b, products and those of the gradients computed in the weight's precision. Devices
+/// other than the CPU compute in the tensors' own format.
 ///
 /// # Shapes
 /// `x_nd` [tokens, in], `weight` [out, in], `bias` `[out]` → [tokens, out]
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn linear(x_nd: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let product = if on_host(&x_nd) {
-        host2(x_nd, weight, Linear)
-    } else {
-        x_nd.matmul(weight.transpose())
+pub fn linear(x_nd: Tensor<2>, weight: &Weight, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let product = match weight {
+        Weight::Packed(packed) => packed_linear(x_nd, packed),
+        Weight::Plain(weight, precision) if on_host(&x_nd) => {
+            let precision = *precision;
+            host2(x_nd, weight.clone(), Linear { precision })
+        }
+        Weight::Plain(weight, _) => x_nd.matmul(weight.clone().transpose()),
     };
     match bias {
         Some(bias) => product + bias.unsqueeze(),
@@ -28,20 +36,33 @@ pub fn linear(x_nd: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Te
     }
 }
 
+fn packed_linear(x_nd: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
+    let [n, width] = x_nd.dims();
+    let x = primitive(x_nd);
+    let x = x
+        .as_slice::<f32>()
+        .expect("`primitive` makes contiguous f32 tensors");
+    let data = weight.multiplied(Matrix::new(x, n, width, width));
+    let result = FlexTensor::from_data(TensorData::new(data, [n, weight.rows()]));
+    Tensor::from_primitive::<Flex>(result)
+}
+
 #[derive(Debug)]
-struct Linear;
+struct Linear {
+    precision: Precision,
+}
 
 impl HostKernel for Linear {
     fn forward(&self, inputs: &[View<'_>], _track: bool) -> Output {
         let ([n, width], [out, _]) = (inputs[0].shape, inputs[1].shape);
-        let mut data = vec![0.0; n * out];
-        if n <= MOST_ROWS {
+        let data = if n <= MOST_ROWS && self.precision == Precision::F32 {
+            let mut data = vec![0.0; n * out];
             few_rows(inputs[0].data, n, inputs[1].data, out, width, &mut data);
+            data
         } else {
             let (x, w) = (matrix(inputs[0]), matrix(inputs[1]));
-            let wt = w.transposed();
-            matmul(x, wt, &mut data, out, 1.0, Into::Replace, Threads::All);
-        }
+            multiplied(x, w.transposed(), self.precision)
+        };
         Output {
             data,
             shape: vec![n, out],
@@ -56,35 +77,16 @@ impl HostKernel for Linear {
         grad: &[f32],
         needs: &[bool],
     ) -> Vec<Vec<f32>> {
-        let ([n, width], [out, _]) = (inputs[0].shape, inputs[1].shape);
+        let ([n, _], [out, _]) = (inputs[0].shape, inputs[1].shape);
         let dy = Matrix::new(grad, n, out, out);
-        let mut dx = Vec::new();
-        if needs[0] {
-            dx = vec![0.0; n * width];
-            matmul(
-                dy,
-                matrix(inputs[1]),
-                &mut dx,
-                width,
-                1.0,
-                Into::Replace,
-                Threads::All,
-            );
-        }
-        let mut dw = Vec::new();
-        if needs[1] {
-            dw = vec![0.0; out * width];
-            let dyt = dy.transposed();
-            matmul(
-                dyt,
-                matrix(inputs[0]),
-                &mut dw,
-                width,
-                1.0,
-                Into::Replace,
-                Threads::All,
-            );
-        }
+        let dx = match needs[0] {
+            true => multiplied(dy, matrix(inputs[1]), self.precision),
+            false => Vec::new(),
+        };
+        let dw = match needs[1] {
+            true => multiplied(dy.transposed(), matrix(inputs[0]), self.precision),
+            false => Vec::new(),
+        };
         vec![dx, dw]
     }
 }
@@ -97,20 +99,43 @@ fn matrix(view: View<'_>) -> Matrix<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{both_paths_agree, random};
+    use crate::testing::{SWITCH, both_paths_agree, close, random};
+    use burn::tensor::Device;
 
     #[test]
     fn kernel_equals_composition_and_differences() {
         both_paths_agree(
             &[random([5, 7], 1), random([3, 7], 2)],
             |t| {
-                linear(
-                    t[0].clone(),
-                    t[1].clone(),
-                    Some(t[1].clone().sum_dim(1).squeeze_dim(1)),
-                )
+                let bias = t[1].clone().sum_dim(1).squeeze_dim(1);
+                linear(t[0].clone(), &t[1].clone().into(), Some(bias))
             },
             1e-4,
         );
+    }
+
+    /// Large enough for products by tiles, where the processor has them.
+    #[test]
+    fn large_products_and_their_gradients_equal_the_composition() {
+        both_paths_agree(
+            &[random([130, 97], 1), random([113, 97], 2)],
+            |t| linear(t[0].clone(), &t[1].clone().into(), None),
+            2e-2,
+        );
+    }
+
+    #[test]
+    fn a_packed_weight_gives_the_products_of_the_rounded_one() {
+        let _turn = SWITCH.lock().unwrap_or_else(|e| e.into_inner());
+        let tensor = |(values, shape): (Vec<f32>, [usize; 2])| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex())
+        };
+        let (x, w) = (tensor(random([9, 70], 1)), tensor(random([50, 70], 2)));
+        let plain = Weight::Plain(w, Precision::Bf16);
+        let packed = plain.packed();
+        assert!(packed.tensor().is_none());
+        assert_eq!(packed.dims(), [50, 70]);
+        let results = [plain, packed].map(|w| crate::to_host(linear(x.clone(), &w, None)));
+        close(&results[0], &results[1], 1e-6);
     }
 }

@@ -6,6 +6,9 @@
 
 use pulp::Arch;
 
+#[cfg(target_arch = "x86_64")]
+use crate::processor::{Level, processor};
+
 const LANES: usize = 16;
 
 /// Runs `f` compiled for the best instruction set of this machine.
@@ -19,7 +22,29 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
             (self.0)()
         }
     }
-    Arch::new().dispatch(Call(f))
+    arch().dispatch(Call(f))
+}
+
+/// The widest vectors of this machine that may be used.
+#[inline(always)]
+pub(crate) fn arch() -> Arch {
+    // Without a limit, `pulp` remembers what it found.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(limited) = limited_arch() {
+        return limited;
+    }
+    Arch::new()
+}
+
+/// Vectors narrower than the machine's, where `DISTIL_INSTRUCTIONS` asks for that.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn limited_arch() -> Option<Arch> {
+    match processor().level {
+        Level::Avx512 | Level::Amx => None,
+        Level::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
+        Level::Portable => Some(Arch::Scalar),
+    }
 }
 
 /// eˣ for f32 to about 2 units in the last place; saturates instead of overflowing
@@ -111,6 +136,22 @@ pub fn sum_of2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
         total += f64::from(lanes.iter().sum::<f32>() + tail);
     }
     total as f32
+}
+
+/// Sum of a row.
+pub fn sum(row: &[f32]) -> f32 {
+    vectorised(
+        #[inline(always)]
+        || sum_of(row, |x| x),
+    )
+}
+
+/// Σ exp(x − shift) of a row.
+pub fn sum_of_exp(row: &[f32], shift: f32) -> f32 {
+    vectorised(
+        #[inline(always)]
+        || sum_of(row, |x| exp(x - shift)),
+    )
 }
 
 /// Inner product of two rows.

@@ -1,15 +1,19 @@
-//! Matrix products on host slices: a safe face on the `gemm` crate.
+//! Matrix products on host slices: by tiles where the processor has them (`packed`), else by the
+//! `gemm` crate.
 
 use gemm::{Parallelism, gemm};
+
+use crate::packed::{self, Exactness, Packed};
+use crate::precision::Precision;
 
 /// A matrix inside a slice: `data[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -56,11 +60,59 @@ pub(crate) enum Threads {
     One,
 }
 
-/// `out = scale · a · b` or `out += scale · a · b`, with `out` row-major, rows `out_stride` apart.
+/// Products of fewer multiplications than this are not worth packing.
+const WORTH_PACKING: usize = 1 << 20;
+
+/// `out = a · b` or `out += a · b`, with `out` row-major, rows `out_stride` apart.
 ///
 /// # Panics
 /// If the dimensions do not fit or a matrix leaves its slice.
 pub(crate) fn matmul(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    into: Into,
+    precision: Precision,
+) {
+    let threads = Threads::All;
+    let Some(exactness) = by_tiles(a, b, precision) else {
+        return by_gemm(a, b, out, out_stride, 1.0, into, threads);
+    };
+    let columns = b.columns;
+    let a = Packed::left(a, exactness, threads);
+    let b = Packed::right(b, exactness, threads);
+    packed::product(&a, &b, columns, out, out_stride, into, threads);
+}
+
+/// `a · b`, row-major.
+///
+/// # Panics
+/// As [`matmul`].
+pub(crate) fn multiplied(a: Matrix<'_>, b: Matrix<'_>, precision: Precision) -> Vec<f32> {
+    if let Some(exactness) = by_tiles(a, b, precision) {
+        let columns = b.columns;
+        let a = Packed::left(a, exactness, Threads::All);
+        let b = Packed::right(b, exactness, Threads::All);
+        return packed::multiplied(&a, &b, columns);
+    }
+    let mut out = vec![0.0; a.rows * b.columns];
+    by_gemm(a, b, &mut out, b.columns, 1.0, Into::Replace, Threads::All);
+    out
+}
+
+/// How to pack the operands of a product, where it goes by tiles.
+fn by_tiles(a: Matrix<'_>, b: Matrix<'_>, precision: Precision) -> Option<Exactness> {
+    let worth_it = a.rows * b.columns * a.columns >= WORTH_PACKING;
+    let exactness = precision.exactness();
+    exactness.filter(|_| worth_it || precision == Precision::Bf16)
+}
+
+/// `out = scale · a · b` or `out += scale · a · b`, with `out` row-major, rows `out_stride` apart.
+///
+/// # Panics
+/// If the dimensions do not fit or a matrix leaves its slice.
+pub(crate) fn by_gemm(
     a: Matrix<'_>,
     b: Matrix<'_>,
     out: &mut [f32],
@@ -130,13 +182,13 @@ mod tests {
         let b = [1.0, 0.0, 0.0, 1.0, 1.0, 1.0];
         let mut out = vec![0.0; 4];
         let (ma, mb) = (Matrix::new(&a, 2, 3, 3), Matrix::new(&b, 3, 2, 2));
-        matmul(ma, mb, &mut out, 2, 1.0, Into::Replace, Threads::One);
+        by_gemm(ma, mb, &mut out, 2, 1.0, Into::Replace, Threads::One);
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
-        matmul(ma, mb, &mut out, 2, 0.5, Into::Add, Threads::All);
+        by_gemm(ma, mb, &mut out, 2, 0.5, Into::Add, Threads::All);
         assert_eq!(out, [6.0, 7.5, 15.0, 16.5]);
         let mut square = vec![0.0; 9];
         let at = ma.transposed();
-        matmul(at, ma, &mut square, 3, 1.0, Into::Replace, Threads::One);
+        by_gemm(at, ma, &mut square, 3, 1.0, Into::Replace, Threads::One);
         assert_eq!(
             square,
             [17.0, 22.0, 27.0, 22.0, 29.0, 36.0, 27.0, 36.0, 45.0]

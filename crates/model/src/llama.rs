@@ -10,7 +10,9 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use distil_kernels::{KvCache, RopeTable, attention, embedding, linear, rms_norm, rope, swiglu};
+use distil_kernels::{
+    KvCache, Precision, RopeTable, Weight, attention, embedding, linear, rms_norm, rope, swiglu,
+};
 
 use crate::config::{Config, Family};
 use crate::error::{ModelError, Result};
@@ -24,13 +26,17 @@ pub struct Llama {
     embed_tokens: Tensor<2>,
     layers: Vec<Layer>,
     norm: Tensor<1>,
-    lm_head: Option<Tensor<2>>,
+    lm_head: Option<Weight>,
     tokens: usize,
+    precision: Precision,
+    /// The head for many products, see [`Llama::packed`]; where the head is tied, the embedding
+    /// remains beside it.
+    packed_head: Option<Weight>,
 }
 
 #[derive(Clone, Debug)]
 struct Linear {
-    weight: Tensor<2>,
+    weight: Weight,
     bias: Option<Tensor<1>>,
 }
 
@@ -138,7 +144,7 @@ impl Llama {
         let norm = make.vector("model.norm.weight", d)?;
         let lm_head = match c.tied {
             true => None,
-            false => Some(make.matrix("lm_head.weight", [c.vocabulary, d])?),
+            false => Some(make.matrix("lm_head.weight", [c.vocabulary, d])?.into()),
         };
         Ok(Self {
             frequencies: config.rope_frequencies(),
@@ -148,6 +154,8 @@ impl Llama {
             layers,
             norm,
             lm_head,
+            precision: Precision::F32,
+            packed_head: None,
         })
     }
 
@@ -174,8 +182,58 @@ impl Llama {
     }
 
     /// The output head, [vocabulary, width].
-    pub fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    pub fn head(&self) -> Weight {
+        if let Some(packed) = &self.packed_head {
+            return packed.clone();
+        }
+        match &self.lm_head {
+            Some(head) => head.clone(),
+            None => Weight::Plain(self.embed_tokens.clone(), self.precision),
+        }
+    }
+
+    /// In which precision its matrix products are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The same network, its matrix products computed in `precision`. The weights stay what they
+    /// are; a packed network stays packed.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        if self.packed_head.is_some() {
+            return self;
+        }
+        self.precision = precision;
+        for weight in self.weights() {
+            if let Weight::Plain(_, of) = weight {
+                *of = precision;
+            }
+        }
+        self
+    }
+
+    /// The network for inference: untracked, and where its products are in bf16, its matrices
+    /// rounded and packed once. A packed network has no parameters to train or to save but the
+    /// embedding and the vectors.
+    pub fn packed(&self) -> Self {
+        let mut this = self.frozen();
+        if self.precision == Precision::F32 || self.packed_head.is_some() {
+            return this;
+        }
+        this.packed_head = Some(this.head().packed());
+        for weight in this.weights() {
+            *weight = weight.packed();
+        }
+        this
+    }
+
+    /// The matrices of all layers, and the head's where it is not the embedding.
+    fn weights(&mut self) -> impl Iterator<Item = &mut Weight> {
+        self.layers
+            .iter_mut()
+            .flat_map(Layer::linears)
+            .map(|linear| &mut linear.weight)
+            .chain(&mut self.lm_head)
     }
 
     /// Final hidden states of a packed batch, [tokens, width].
@@ -248,7 +306,7 @@ impl Llama {
             "model.norm.weight".into(),
             Parameter::Vector(&mut self.norm),
         ));
-        if let Some(head) = &mut self.lm_head {
+        if let Some(Weight::Plain(head, _)) = &mut self.lm_head {
             list.push(("lm_head.weight".into(), Parameter::Matrix(head)));
         }
         list
@@ -262,7 +320,12 @@ impl Llama {
             Parameter::Vector(t) => t.shape().num_elements(),
             Parameter::Matrix(t) => t.shape().num_elements(),
         };
-        parameters.map(count).sum()
+        let plain: usize = parameters.map(count).sum();
+        let packed = this.weights().filter(|weight| weight.tensor().is_none());
+        plain
+            + packed
+                .map(|w| w.dims().iter().product::<usize>())
+                .sum::<usize>()
     }
 
     /// The same network whose every parameter is tracked by autodiff.
@@ -315,14 +378,13 @@ fn tracked<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 
 impl Linear {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(x, self.weight.clone(), self.bias.clone())
+        linear(x, &self.weight, self.bias.clone())
     }
 
     fn parameters<'a>(&'a mut self, name: String, list: &mut Vec<(String, Parameter<'a>)>) {
-        list.push((
-            format!("{name}.weight"),
-            Parameter::Matrix(&mut self.weight),
-        ));
+        if let Weight::Plain(weight, _) = &mut self.weight {
+            list.push((format!("{name}.weight"), Parameter::Matrix(weight)));
+        }
         if let Some(bias) = &mut self.bias {
             list.push((format!("{name}.bias"), Parameter::Vector(bias)));
         }
@@ -330,6 +392,18 @@ impl Linear {
 }
 
 impl Layer {
+    fn linears(&mut self) -> [&mut Linear; 7] {
+        [
+            &mut self.q_proj,
+            &mut self.k_proj,
+            &mut self.v_proj,
+            &mut self.o_proj,
+            &mut self.gate_proj,
+            &mut self.up_proj,
+            &mut self.down_proj,
+        ]
+    }
+
     fn parameters<'a>(&'a mut self, at: &str, list: &mut Vec<(String, Parameter<'a>)>) {
         let vector = |name: &str, t| (format!("{at}.{name}"), Parameter::Vector(t));
         list.push(vector("input_layernorm.weight", &mut self.input_layernorm));
@@ -386,7 +460,7 @@ impl Maker<'_> {
 
     fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
         Ok(Linear {
-            weight: self.matrix(&format!("{name}.weight"), shape)?,
+            weight: self.matrix(&format!("{name}.weight"), shape)?.into(),
             bias: self.optional(bias, &format!("{name}.bias"), shape[0])?,
         })
     }

@@ -1,41 +1,74 @@
 //! `distil bench`: speed, as a share of what this machine can do.
 
-use clap::{Args, Subcommand};
-use distil::bench::{Figures, HeadCase, SampleCase, StepCase, head, sample, step};
+use clap::{Args, Subcommand, ValueEnum};
+use distil::bench::{
+    Figures, Format, HeadCase, LoadCase, OnPolicyCase, Roofs, SampleCase, ScoreCase, StepCase,
+    head, load, on_policy, roofs, sample, score, step,
+};
+use distil_model::Model;
 use indicatif::HumanBytes;
+use serde::Serialize;
 
 use crate::progress::Progress;
 use crate::{loading, output, verb};
 
-/// Measure the speed of training, sampling or the output head.
+/// Measure the speed of training, sampling, scoring, loading or the output head.
 ///
-/// The share of the roof is the least time this machine needs, from its own measured matrix rate and
-/// memory bandwidth, over the time taken. Nothing else should run meanwhile.
+/// The share of the roof is the least time this machine needs, from its own measured matrix rate in
+/// the precision of the computation and its memory bandwidth, over the time taken. `roof` shows these
+/// rates. Nothing else should run meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  distil bench roof
   distil bench step
-  distil bench step --student-layers 16 --batch 8 --length 512
-  distil bench sample --json
+  distil bench step --student-layers 16 --batch 8 --length 512 --precision bf16
+  distil bench step --on-policy --prompt-tokens 32 --new-tokens 128
+  distil bench sample --sequences 1,8,32,128 --json
+  distil bench score --precision bf16
+  distil bench load --model student
   distil bench head --tokens 2048")]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,
 
-    /// Print a JSON object: bench, case, precision, tokens_per_second, gflops, share_of_roof,
-    /// peak_rss_bytes, phases (seconds), roof
+    /// Print JSON, an object a line: bench, case, precision, threads, seconds, tokens_per_second,
+    /// gflops, share_of_roof, peak_rss_bytes, phases (seconds), roof; of `roof`: bench, threads, f32,
+    /// bf16, memory
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// What the machine can do: rates of matrix products and of reading memory, with all threads and
+    /// with one.
+    Roof,
     Step(Step),
-    Sample(Sample),
     Head(Head),
+    Sample(Sample),
+    Score(Score),
+    Load(Load),
 }
 
-/// A step of off-policy distillation: teacher, student, head, backward pass, optimiser.
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    fn format(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::Bf16 => Format::Bf16,
+        }
+    }
+}
+
+/// A step of distillation: teacher, student, head, backward pass, optimiser; with --on-policy on
+/// responses that the student samples first.
 #[derive(Debug, Args)]
 struct Step {
     /// The teacher
@@ -51,32 +84,31 @@ struct Step {
     batch: usize,
 
     /// Tokens of each sequence
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = verb::at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = verb::at_least_one,
+        conflicts_with = "on_policy")]
     length: usize,
+
+    /// Let the student sample the responses, as GKD does, every one to its full length
+    #[arg(long)]
+    on_policy: bool,
+
+    /// Tokens of each prompt, with --on-policy
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = verb::at_least_one,
+        requires = "on_policy")]
+    prompt_tokens: usize,
+
+    /// Tokens of each response, with --on-policy
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = verb::at_least_one,
+        requires = "on_policy")]
+    new_tokens: usize,
 
     /// Steps that are averaged, after one that is not counted
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
     steps: usize,
-}
 
-/// Sampling at temperature 1, every sequence to its full length.
-#[derive(Debug, Args)]
-struct Sample {
-    /// The model
-    #[arg(long, default_value = "smollm2-135m-instruct")]
-    model: String,
-
-    /// Sequences, generated together
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = verb::at_least_one)]
-    sequences: usize,
-
-    /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = verb::at_least_one)]
-    prompt_tokens: usize,
-
-    /// Tokens generated for each
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = verb::at_least_one)]
-    new_tokens: usize,
+    /// Number format of both networks' linear layers and of the head
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
 }
 
 /// The output head with its loss and both gradients, without a model around it.
@@ -97,70 +129,321 @@ struct Head {
     /// Passes that are averaged, after one that is not counted
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
     passes: usize,
+
+    /// Number format of the matrix products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+/// Sampling at temperature 1, every sequence to its full length.
+#[derive(Debug, Args)]
+struct Sample {
+    /// The model
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    model: String,
+
+    /// Sequences, generated together; for each number of a list a measurement
+    #[arg(long, value_name = "LIST", default_value = "32", value_delimiter = ',',
+        value_parser = verb::at_least_one)]
+    sequences: Vec<usize>,
+
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = verb::at_least_one)]
+    prompt_tokens: usize,
+
+    /// Tokens generated for each
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = verb::at_least_one)]
+    new_tokens: usize,
+
+    /// Number format of the network's linear layers and of the head
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+/// Log-probabilities of given tokens: a forward pass, and the head at every position.
+#[derive(Debug, Args)]
+struct Score {
+    /// The model
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    model: String,
+
+    /// Sequences
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = verb::at_least_one)]
+    batch: usize,
+
+    /// Tokens of each sequence
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = verb::at_least_one)]
+    length: usize,
+
+    /// Passes that are averaged, after one that is not counted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
+    passes: usize,
+
+    /// Number format of the network's linear layers and of the head
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+}
+
+/// From nothing to the first token: weights, tokenizer, a short prompt.
+///
+/// The model is opened once before, so its files are in the system's cache.
+#[derive(Debug, Args)]
+struct Load {
+    /// The model
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    model: String,
+
+    /// Starts, of which the one with the median time is reported
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
+    passes: usize,
 }
 
 pub(crate) fn run(bench: &Bench, progress: &mut Progress) -> anyhow::Result<()> {
-    let figures = match &bench.what {
-        What::Step(case) => {
-            let model = loading::model(&case.model, progress)?;
-            step(
-                &model.network,
-                &StepCase {
-                    student_layers: case.student_layers,
-                    batch: case.batch,
-                    length: case.length,
-                    steps: case.steps,
-                },
-            )?
-        }
+    match &bench.what {
+        What::Roof => bench.print(&roofs()?, roofs_table),
+        What::Step(case) => bench.print(&case.measure(progress)?, table),
+        What::Head(case) => bench.print(&case.measure()?, table),
         What::Sample(case) => {
             let model = loading::model(&case.model, progress)?;
-            sample(
-                &model.network,
-                &SampleCase {
-                    sequences: case.sequences,
-                    prompt_tokens: case.prompt_tokens,
-                    new_tokens: case.new_tokens,
-                },
-            )?
+            for &sequences in &case.sequences {
+                bench.print(&case.measure(&model, sequences)?, table)?;
+            }
+            Ok(())
         }
-        What::Head(case) => head(&HeadCase {
-            tokens: case.tokens,
-            width: case.width,
-            vocabulary: case.vocabulary,
-            passes: case.passes,
-        })?,
-    };
-    match bench.json {
-        true => output::json(&figures),
-        false => output::line(table(&figures)),
+        What::Score(case) => bench.print(&case.measure(progress)?, table),
+        What::Load(case) => bench.print(&case.measure(progress)?, table),
     }
 }
 
+impl Bench {
+    /// Prints a result as JSON or as the table that `table` makes of it.
+    fn print<T: Serialize>(&self, result: &T, table: fn(&T) -> String) -> anyhow::Result<()> {
+        match self.json {
+            true => output::json(result),
+            false => output::line(table(result)),
+        }
+    }
+}
+
+impl Step {
+    fn measure(&self, progress: &mut Progress) -> anyhow::Result<Figures> {
+        let model = loading::model(&self.model, progress)?;
+        let format = self.precision.format();
+        let figures = match self.on_policy {
+            false => step(
+                &model.network,
+                &StepCase {
+                    student_layers: self.student_layers,
+                    batch: self.batch,
+                    length: self.length,
+                    steps: self.steps,
+                    format,
+                },
+            ),
+            true => on_policy(
+                &model.network,
+                &OnPolicyCase {
+                    student_layers: self.student_layers,
+                    batch: self.batch,
+                    prompt_tokens: self.prompt_tokens,
+                    new_tokens: self.new_tokens,
+                    steps: self.steps,
+                    format,
+                },
+            ),
+        };
+        Ok(figures?)
+    }
+}
+
+impl Head {
+    fn measure(&self) -> anyhow::Result<Figures> {
+        Ok(head(&HeadCase {
+            tokens: self.tokens,
+            width: self.width,
+            vocabulary: self.vocabulary,
+            passes: self.passes,
+            format: self.precision.format(),
+        })?)
+    }
+}
+
+impl Sample {
+    fn measure(&self, model: &Model, sequences: usize) -> anyhow::Result<Figures> {
+        let case = SampleCase {
+            sequences,
+            prompt_tokens: self.prompt_tokens,
+            new_tokens: self.new_tokens,
+            format: self.precision.format(),
+        };
+        Ok(sample(&model.network, &case)?)
+    }
+}
+
+impl Score {
+    fn measure(&self, progress: &mut Progress) -> anyhow::Result<Figures> {
+        let model = loading::model(&self.model, progress)?;
+        let case = ScoreCase {
+            batch: self.batch,
+            length: self.length,
+            passes: self.passes,
+            format: self.precision.format(),
+        };
+        Ok(score(&model.network, &case)?)
+    }
+}
+
+impl Load {
+    fn measure(&self, progress: &mut Progress) -> anyhow::Result<Figures> {
+        // Fetches the model, says where it is, and is gone before the measurement.
+        let path = loading::model(&self.model, progress)?.path().to_owned();
+        let passes = self.passes;
+        Ok(load(&path, &LoadCase { passes })?)
+    }
+}
+
+/// One line of what was computed, one of the result, the phases from the longest on, the roof.
 fn table(figures: &Figures) -> String {
-    let mut table = format!(
-        "{}: {} ({})\n  {:.0} tokens/s, {:.0} GFLOP/s, {:.0} % of the roof\n",
-        figures.bench,
-        figures.case,
+    let memory = figures.peak_rss_bytes;
+    let memory = memory.map(|bytes| format!(", peak memory {}", HumanBytes(bytes)));
+    let mut lines = vec![
+        format!(
+            "{}: {} ({})",
+            figures.bench, figures.case, figures.precision
+        ),
+        format!(
+            "  {:.3} s, {} tokens/s, {:.0} GFLOP/s, {:.0} % of the roof{}",
+            figures.seconds,
+            rate(figures.tokens_per_second),
+            figures.gflops,
+            100.0 * figures.share_of_roof,
+            memory.unwrap_or_default(),
+        ),
+    ];
+    let mut phases: Vec<(&str, f64)> = figures.phases.iter().map(|(&p, &s)| (p, s)).collect();
+    phases.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    lines.extend(phases.into_iter().map(|(phase, seconds)| {
+        let percent = 100.0 * seconds / figures.seconds;
+        format!("    {phase:<16}{seconds:>9.3} s{percent:>6.1} %")
+    }));
+    lines.push(format!(
+        "  roof: {:.0} GFLOP/s in {} matrix products ({}), {:.1} GB/s read from memory, {}",
+        figures.roof.gflops,
         figures.precision,
-        figures.tokens_per_second,
-        figures.gflops,
-        100.0 * figures.share_of_roof,
-    );
-    if let Some(bytes) = figures.peak_rss_bytes {
-        table.push_str(&format!("  peak memory {}\n", HumanBytes(bytes)));
-    }
-    let total: f64 = figures.phases.values().sum();
-    for (phase, seconds) in &figures.phases {
-        table.push_str(&format!(
-            "  {phase:<16} {seconds:>8.3} s {:>5.1} %\n",
-            100.0 * seconds / total
-        ));
-    }
-    table.push_str(&format!("  {:<16} {total:>8.3} s\n", "together"));
-    table.push_str(&format!(
-        "  this machine: {:.0} GFLOP/s in f32 matrix products, {:.1} GB/s read from memory",
-        figures.roof.gflops, figures.roof.gigabytes_per_second
+        figures.roof.instructions,
+        figures.roof.gigabytes_per_second,
+        threads(figures.threads),
     ));
-    table
+    lines.join("\n")
+}
+
+/// A line for each roof: with all threads, with one.
+fn roofs_table(roofs: &Roofs) -> String {
+    let matrix = |name: &str, all: f64, one: f64, instructions: &str| {
+        format!("  {name:<22}{all:>10.0}{one:>12.0}  GFLOP/s  {instructions}")
+    };
+    [
+        format!(
+            "{:<24}{:>10}{:>12}",
+            "roof:",
+            threads(roofs.threads),
+            threads(1)
+        ),
+        matrix(
+            "f32 matrix products",
+            roofs.f32.gflops,
+            roofs.f32.gflops_one_thread,
+            roofs.f32.instructions,
+        ),
+        matrix(
+            "bf16 matrix products",
+            roofs.bf16.gflops,
+            roofs.bf16.gflops_one_thread,
+            roofs.bf16.instructions,
+        ),
+        format!(
+            "  {:<22}{:>10.1}{:>12.1}  GB/s",
+            "reading memory",
+            roofs.memory.gigabytes_per_second,
+            roofs.memory.gigabytes_per_second_one_thread,
+        ),
+    ]
+    .join("\n")
+}
+
+fn threads(count: usize) -> String {
+    match count {
+        1 => "1 thread".into(),
+        _ => format!("{count} threads"),
+    }
+}
+
+/// A rate with a digit behind the point where it is small.
+fn rate(number: f64) -> String {
+    match number < 100.0 {
+        true => format!("{number:.1}"),
+        false => format!("{number:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use distil::bench::{MatrixRoof, MemoryRoof, RoofFigures};
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_longest_phase_first_and_the_roof_last() {
+        let figures = Figures {
+            bench: "score",
+            case: "4 × 256 tokens".into(),
+            precision: "bf16",
+            threads: 2,
+            seconds: 2.0,
+            tokens_per_second: 512.0,
+            gflops: 300.0,
+            share_of_roof: 0.75,
+            peak_rss_bytes: None,
+            phases: BTreeMap::from([("forward", 0.5), ("head", 1.5)]),
+            roof: RoofFigures {
+                instructions: "AVX-512",
+                gflops: 400.0,
+                gigabytes_per_second: 20.0,
+            },
+        };
+        let expected = "\
+score: 4 × 256 tokens (bf16)
+  2.000 s, 512 tokens/s, 300 GFLOP/s, 75 % of the roof
+    head                1.500 s  75.0 %
+    forward             0.500 s  25.0 %
+  roof: 400 GFLOP/s in bf16 matrix products (AVX-512), 20.0 GB/s read from memory, 2 threads";
+        assert_eq!(table(&figures), expected);
+    }
+
+    #[test]
+    fn every_roof_has_a_line() {
+        let matrix = |instructions, gflops| MatrixRoof {
+            instructions,
+            gflops,
+            gflops_one_thread: gflops / 2.0,
+        };
+        let roofs = Roofs {
+            bench: "roof",
+            threads: 2,
+            f32: matrix("AVX-512", 400.0),
+            bf16: matrix("AMX", 1600.0),
+            memory: MemoryRoof {
+                gigabytes_per_second: 20.0,
+                gigabytes_per_second_one_thread: 15.0,
+            },
+        };
+        let expected = "\
+roof:                    2 threads    1 thread
+  f32 matrix products          400         200  GFLOP/s  AVX-512
+  bf16 matrix products        1600         800  GFLOP/s  AMX
+  reading memory              20.0        15.0  GB/s";
+        assert_eq!(roofs_table(&roofs), expected);
+    }
 }

@@ -518,53 +518,84 @@ fn a_run_goes_where_its_configuration_is_named() {
     );
 }
 
+/// Arguments of a benchmark that takes a moment, each list as it is typed.
+const BENCHES: [&str; 8] = [
+    "step --model model --student-layers 2 --batch 2 --length 8 --steps 1",
+    "step --model model --student-layers 2 --batch 2 --length 8 --steps 1 --precision bf16",
+    "step --model model --student-layers 2 --batch 2 --steps 1 --on-policy --prompt-tokens 3 \
+     --new-tokens 4",
+    "sample --model model --sequences 2 --new-tokens 3",
+    "sample --model model --sequences 2 --new-tokens 3 --precision bf16",
+    "score --model model --batch 2 --length 8 --passes 1",
+    "load --model model --passes 1",
+    "head --tokens 4 --width 8 --vocabulary 16 --passes 1",
+];
+
+fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
 #[test]
 fn bench_prints_one_object() {
     let home = Home::new();
-    let small = [
-        "--batch",
-        "2",
-        "--length",
-        "8",
-        "--steps",
-        "1",
-        "--student-layers",
-        "2",
-    ];
-    for case in [
-        &[&["step", "--model", "model"][..], &small[..]].concat()[..],
-        &[
-            "sample",
-            "--model",
-            "model",
-            "--sequences",
-            "2",
-            "--new-tokens",
-            "3",
-        ],
-        &[
-            "head",
-            "--tokens",
-            "4",
-            "--width",
-            "8",
-            "--vocabulary",
-            "16",
-            "--passes",
-            "1",
-        ],
-    ] {
-        let printed = home.ok(&[&["bench", "--json"][..], case].concat());
-        let object = &objects(&printed)[0];
+    for case in BENCHES.map(words) {
+        let printed = home.ok(&[&["bench", "--json"][..], &case[..]].concat());
+        let [object] = &objects(&printed)[..] else {
+            panic!("not one object: {printed}")
+        };
         assert_eq!(object["bench"], case[0]);
-        for key in ["case", "precision"] {
-            assert!(object[key].is_string(), "{key}");
-        }
-        for key in ["tokens_per_second", "gflops", "share_of_roof"] {
+        assert!(object["case"].is_string(), "{printed}");
+        let precision = match case.contains(&"bf16") {
+            true => "bf16",
+            false => "f32",
+        };
+        assert_eq!(object["precision"], precision);
+        for key in ["seconds", "tokens_per_second", "gflops", "share_of_roof"] {
             assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
         }
         assert!(!keys(&object["phases"]).is_empty());
+        assert!(object["roof"]["instructions"].is_string());
     }
+}
+
+#[test]
+fn bench_measures_every_number_of_sequences() {
+    let home = Home::new();
+    let sample = words("bench sample --model model --new-tokens 3 --sequences 1,3");
+    let printed = home.ok(&[&sample[..], &["--json"]].concat());
+    let cases: Vec<String> = objects(&printed)
+        .iter()
+        .map(|object| object["case"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(cases.len(), 2);
+    assert!(cases[0].starts_with("1 sequences") && cases[1].starts_with("3 sequences"));
+    let table = home.ok(&sample);
+    assert_eq!(table.matches("tokens/s").count(), 2, "{table}");
+    home.refused(&words("bench sample --sequences 1,0"), &["from 1"]);
+}
+
+#[test]
+fn bench_shows_the_roofs_of_the_machine() {
+    let home = Home::new();
+    let printed = home.ok(&["bench", "roof", "--json"]);
+    let [object] = &objects(&printed)[..] else {
+        panic!("not one object: {printed}")
+    };
+    assert_eq!(object["bench"], "roof");
+    for precision in ["f32", "bf16"] {
+        assert!(object[precision]["gflops"].as_f64().unwrap() > 0.0);
+    }
+    let table = home.ok(&["bench", "roof"]);
+    assert!(table.contains("bf16 matrix products"), "{table}");
+}
+
+/// An option without effect is refused.
+#[test]
+fn bench_refuses_options_of_the_other_kind_of_step() {
+    let home = Home::new();
+    home.refused(&words("bench step --new-tokens 3"), &["--on-policy"]);
+    let both = words("bench step --on-policy --length 8");
+    home.refused(&both, &["--on-policy", "--length"]);
 }
 
 /// Vocabularies of one family often differ by padding alone: they align by themselves, whichever

@@ -1,11 +1,14 @@
 //! The output head: logits, loss and both gradients, without a model around it.
+//!
+//! Counted are the positions. The products are the logits of teacher and student, and the gradients
+//! of hidden states and weights.
 
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use distil_kernels::{TeacherHead, head_pass};
+use distil_kernels::{TeacherHead, Weight, head_pass};
 
-use super::{Clock, Figures, Work, forget_peak_rss, positive, random_ids};
+use super::{Clock, Figures, Format, Work, forget_peak_rss, positive, random_ids};
 use crate::error::Result;
 use crate::objective::DivergenceLoss;
 
@@ -20,6 +23,8 @@ pub struct HeadCase {
     pub vocabulary: usize,
     /// Passes that are averaged, after one that is not counted.
     pub passes: usize,
+    /// Number format of the products.
+    pub format: Format,
 }
 
 /// Measures the head.
@@ -38,10 +43,12 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
         let spread = Distribution::Normal(0.0, 0.05);
         Tensor::<2>::random([rows, case.width], spread, &device)
     };
-    let (hidden, weight) = (random(case.tokens), random(case.vocabulary));
+    let precision = case.format.precision();
+    let hidden = random(case.tokens);
+    let weight = Weight::Plain(random(case.vocabulary), precision);
     let teacher = TeacherHead {
         hidden: random(case.tokens),
-        weight: random(case.vocabulary),
+        weight: Weight::Plain(random(case.vocabulary), precision).packed(),
     };
     let targets = Arc::from(random_ids(case.tokens, case.vocabulary));
     let objective = DivergenceLoss::forward_kl(targets);
@@ -52,13 +59,17 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
             clock = Clock::default();
         }
         clock.time("head", || {
-            let (h, w) = (hidden.clone(), weight.clone());
-            head_pass(h, w, Some(&teacher), case.vocabulary, &objective, 1.0, true)
+            let h = hidden.clone();
+            head_pass(
+                h,
+                &weight,
+                Some(&teacher),
+                case.vocabulary,
+                &objective,
+                1.0,
+                true,
+            )
         });
-    }
-    let mut phases = clock.phases;
-    for seconds in phases.values_mut() {
-        *seconds /= case.passes as f64;
     }
     // Teacher's logits, student's logits, and the two products of the gradient.
     let operations = 4.0 * 2.0 * (case.tokens * case.width * case.vocabulary) as f64;
@@ -68,11 +79,12 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
             "kd, {} tokens, width {}, vocabulary {}",
             case.tokens, case.width, case.vocabulary
         ),
+        format: case.format,
         tokens: case.tokens as f64,
         operations,
         least: Box::new(move |roof| roof.seconds(operations, 0.0)),
     };
-    Ok(work.figures(phases))
+    Ok(work.figures(clock.mean(case.passes)))
 }
 
 #[cfg(test)]
@@ -86,6 +98,7 @@ mod tests {
             width: 4,
             vocabulary: 5,
             passes: 2,
+            format: Format::F32,
         };
         let figures = head(&case).unwrap();
         let seconds = figures.phases["head"];

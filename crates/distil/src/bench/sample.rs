@@ -1,4 +1,7 @@
 //! Sampling: reading the prompts, then a token for every sequence in each step.
+//!
+//! Counted are the generated tokens. The least time is that of [`Generating`]: every step reads all
+//! weights once, or takes as long as its products.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,11 +9,10 @@ use std::time::Instant;
 use distil_model::Llama;
 
 use super::{
-    Figures, Work, fits, forget_peak_rss, forward_operations, head_operations, layer_weights,
-    positive, random_ids,
+    Figures, Format, PLAIN, Roof, Work, fits, forget_peak_rss, forward_operations, head_operations,
+    layer_weights, positive, random_ids,
 };
-use crate::config::Sampling;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rollout::{Generation, Prompt, generate};
 
 /// Sampling from a model, temperature 1, every sequence to its full length.
@@ -22,6 +24,8 @@ pub struct SampleCase {
     pub prompt_tokens: usize,
     /// Tokens generated for each.
     pub new_tokens: usize,
+    /// Number format of the network.
+    pub format: Format,
 }
 
 /// Measures sampling.
@@ -29,68 +33,100 @@ pub struct SampleCase {
 /// # Errors
 /// The model's context is shorter than a sequence, or a count is 0.
 pub fn sample(model: &Llama, case: &SampleCase) -> Result<Figures> {
+    let (sequences, prompt, new) = (case.sequences, case.prompt_tokens, case.new_tokens);
     positive(&[
-        ("sequences", case.sequences),
-        ("prompt tokens", case.prompt_tokens),
-        ("new tokens", case.new_tokens),
+        ("sequences", sequences),
+        ("prompt tokens", prompt),
+        ("new tokens", new),
     ])?;
     let config = model.config();
-    fits(
-        case.prompt_tokens.saturating_add(case.new_tokens),
-        config.context,
-    )?;
-    let model = model.frozen();
-    let ids = random_ids(case.sequences * case.prompt_tokens, config.vocabulary);
+    fits(prompt.saturating_add(new), config.context)?;
+    let network = case.format.of(model.frozen());
+    let ids = random_ids(sequences * prompt, config.vocabulary);
     let prompts: Vec<Prompt<'_>> = ids
-        .chunks(case.prompt_tokens)
+        .chunks(prompt)
         .zip(0..)
         .map(|(ids, stream)| Prompt { ids, stream })
         .collect();
-    let sampling = Sampling {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-    };
-    let run = |max_new_tokens| {
-        let settings = Generation {
-            sampling,
-            max_new_tokens,
-            seed: 0,
-            batch: case.sequences,
-        };
-        let start = Instant::now();
-        // No token ends a response, so that all have the full length.
-        generate(&model, &[], &prompts, &settings, &mut |_, _| {})?;
-        Ok::<_, Error>(start.elapsed().as_secs_f64())
-    };
     forget_peak_rss();
-    run(1)?;
-    let prefill = run(1)?;
-    let total = run(case.new_tokens)?;
+    // The first batch allocates what the others reuse.
+    seconds(&network, &prompts, 1)?;
+    let prefill = seconds(&network, &prompts, 1)?;
+    let total = seconds(&network, &prompts, new)?;
     let phases = BTreeMap::from([("prefill", prefill), ("decode", (total - prefill).max(0.0))]);
-    let (rows, prompt) = (case.sequences as f64, case.prompt_tokens as f64);
-    let (steps, mean_length) = (
-        case.new_tokens as f64,
-        prompt + case.new_tokens as f64 / 2.0,
-    );
-    let begin = forward_operations(&model, rows * prompt, prompt) + head_operations(&model, rows);
-    // A new token attends to all before it: twice what causal attention needs on average.
-    let one = forward_operations(&model, rows, 2.0 * mean_length) + head_operations(&model, rows);
-    let weights = layer_weights(&model) + config.width * config.vocabulary;
-    let bytes = (weights * size_of::<f32>()) as f64;
+    let generating = Generating::of(&network, case.format, [sequences, prompt, new]);
     let work = Work {
         bench: "sample",
         case: format!(
-            "{} sequences, prompts of {} tokens, {} new tokens each, {} layers",
-            case.sequences, case.prompt_tokens, case.new_tokens, config.layers
+            "{sequences} sequences, prompts of {prompt} tokens, {new} new tokens each, {} layers",
+            config.layers
         ),
-        tokens: rows * steps,
-        operations: begin + (steps - 1.0) * one,
-        least: Box::new(move |roof| {
-            roof.seconds(begin, bytes) + (steps - 1.0) * roof.seconds(one, bytes)
-        }),
+        format: case.format,
+        tokens: (sequences * new) as f64,
+        operations: generating.operations(),
+        least: Box::new(move |roof| generating.least(roof)),
     };
     Ok(work.figures(phases))
+}
+
+/// Seconds of generating so many tokens for every prompt.
+fn seconds(network: &Llama, prompts: &[Prompt<'_>], new_tokens: usize) -> Result<f64> {
+    let settings = Generation {
+        sampling: PLAIN,
+        max_new_tokens: new_tokens,
+        seed: 0,
+        batch: prompts.len(),
+    };
+    let start = Instant::now();
+    // No token ends a response, so that all have the full length.
+    generate(network, &[], prompts, &settings, &mut |_, _| {})?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// What generating a batch of responses amounts to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Generating {
+    /// Operations of reading the prompts and choosing the first tokens.
+    begin: f64,
+    /// Operations of each further step, on average.
+    next: f64,
+    /// Further steps.
+    further: f64,
+    /// Bytes of the weights, which every step reads.
+    bytes: f64,
+}
+
+impl Generating {
+    /// Of so many sequences with so many prompt tokens and so many new ones each.
+    pub(super) fn of(
+        network: &Llama,
+        format: Format,
+        [sequences, prompt_tokens, new_tokens]: [usize; 3],
+    ) -> Self {
+        let config = network.config();
+        let (rows, prompt, new) = (sequences as f64, prompt_tokens as f64, new_tokens as f64);
+        let forward = |tokens, length| {
+            forward_operations(network, tokens, length) + head_operations(network, rows)
+        };
+        let weights = layer_weights(network) + config.width * config.vocabulary;
+        Self {
+            begin: forward(rows * prompt, prompt),
+            // A new token attends to all before it: twice what causal attention needs on average.
+            next: forward(rows, 2.0 * (prompt + new / 2.0)),
+            further: new - 1.0,
+            bytes: (weights * format.bytes()) as f64,
+        }
+    }
+
+    /// Floating-point operations.
+    pub(super) fn operations(&self) -> f64 {
+        self.begin + self.further * self.next
+    }
+
+    /// The least time on a machine, in seconds.
+    pub(super) fn least(&self, roof: &Roof) -> f64 {
+        roof.seconds(self.begin, self.bytes) + self.further * roof.seconds(self.next, self.bytes)
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +140,7 @@ mod tests {
             sequences: 3,
             prompt_tokens: 4,
             new_tokens: 5,
+            format: Format::F32,
         };
         let figures = sample(&tiny_network(1), &case).unwrap();
         let seconds = figures.phases["prefill"] + figures.phases["decode"];
@@ -116,11 +153,26 @@ mod tests {
             sequences: 1,
             prompt_tokens: 60,
             new_tokens: 5,
+            format: Format::F32,
         };
         let error = sample(&tiny_network(1), &case).unwrap_err().to_string();
         assert!(
             error.contains("65 tokens is over the model's context of 64"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_least_time_reads_the_weights_in_every_step() {
+        let network = tiny_network(1);
+        // Reading is all that takes time: 2 × 1920 weights of the layers, 16 × 24 of the head.
+        let roof = Roof {
+            gflops: 1e9,
+            bytes_per_second: 1.0,
+        };
+        for (format, bytes) in [(Format::F32, 4.0), (Format::Bf16, 2.0)] {
+            let generating = Generating::of(&network, format, [3, 4, 5]);
+            assert_eq!(generating.least(&roof), 5.0 * bytes * (3840.0 + 384.0));
+        }
     }
 }

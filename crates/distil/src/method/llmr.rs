@@ -71,7 +71,7 @@ impl LlmrMethod {
                 let qs = work.phases.time("teacher", || {
                     let hidden = embedding(network.hidden(tokens(&batch)), &batch.predict);
                     let vocabulary = self.teacher.vocabulary;
-                    head_rows(hidden, network.head(), None, vocabulary, |row, z, _| {
+                    head_rows(hidden, &network.head(), None, vocabulary, |row, z, _| {
                         TeacherQ::of(z, batch.target_ids[row] as usize)
                     })
                 });

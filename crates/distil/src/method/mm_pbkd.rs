@@ -208,7 +208,7 @@ impl MmPbkd {
             }
             let likelihoods = self.judge.needs_likelihood().then(|| {
                 let (vocabulary, head) = (self.teacher.vocabulary, teacher.clone());
-                head_rows(head.hidden, head.weight, None, vocabulary, |row, z, _| {
+                head_rows(head.hidden, &head.weight, None, vocabulary, |row, z, _| {
                     f64::from(z[batch.target_ids[row] as usize] - log_sum_exp(z))
                 })
             });
@@ -262,7 +262,7 @@ impl MmPbkd {
         let look = function(vec![1.0; rows], vec![0.0; rows]);
         let values = |side: &TeacherHead| {
             let (plain, weight) = (plain.clone(), weight.clone());
-            head_rows(plain, weight, Some(side), vocabulary, |row, z, policy| {
+            head_rows(plain, &weight, Some(side), vocabulary, |row, z, policy| {
                 look.row(row, z, policy, false)
             })
         };
@@ -324,7 +324,15 @@ impl MmPbkd {
         let passes = work.phases.time("q_head", || {
             let pass = |side: &TeacherHead, objective: QFunction| {
                 let (plain, weight) = (plain.clone(), weight.clone());
-                head_pass(plain, weight, Some(side), vocabulary, &objective, 1.0, true)
+                head_pass(
+                    plain,
+                    &weight,
+                    Some(side),
+                    vocabulary,
+                    &objective,
+                    1.0,
+                    true,
+                )
             };
             [
                 pass(&pairs.teacher, function(expectation, slopes)),
@@ -399,7 +407,7 @@ impl MmPbkd {
         let passes = work.phases.time("head", || {
             let pass = |side: Option<&TeacherHead>, objective: &dyn RowObjective| {
                 let (plain, weight) = (hidden.clone().inner(), student.head().inner());
-                head_pass(plain, weight, side, vocabulary, objective, 1.0, true)
+                head_pass(plain, &weight, side, vocabulary, objective, 1.0, true)
             };
             [pass(Some(&q), &moment), pass(None, &text)]
         });
@@ -431,7 +439,7 @@ fn backward(network: &Llama, hidden: Tensor<2>, passes: [HeadPass; 2], gradients
     let loss = passes.iter().map(|pass| pass.terms.values[0]).sum::<f64>();
     let [first, second] = passes.map(|pass| pass.d_hidden.zip(pass.d_weight));
     if let (Some((h1, w1)), Some((h2, w2))) = (first, second) {
-        let loss = attach_gradients(hidden, network.head(), loss as f32, h1 + h2, w1 + w2);
+        let loss = attach_gradients(hidden, &network.head(), loss as f32, h1 + h2, w1 + w2);
         gradients.add(network, loss);
     }
 }

@@ -224,7 +224,7 @@ impl Forward<'_> {
             let (plain, head) = (hidden.clone().inner(), student.head().inner());
             head_pass(
                 plain,
-                head,
+                &head,
                 teacher,
                 vocabulary,
                 objective,
@@ -249,7 +249,7 @@ impl Forward<'_> {
         }
         let gradients = &mut work.gradients;
         work.phases.time("backward", || {
-            let loss = attach_gradients(hidden, student.head(), loss as f32, d_hidden, d_weight);
+            let loss = attach_gradients(hidden, &student.head(), loss as f32, d_hidden, d_weight);
             gradients.add(student, loss);
         });
         Ok(terms)

@@ -148,7 +148,7 @@ impl MicroBatch {
         });
         let looks: Vec<Look> = work.phases.time("head", || {
             let (plain, weight) = (hidden.clone().inner(), student.head().inner());
-            head_rows(plain, weight, head.as_ref(), vocabulary, |row, s, t| {
+            head_rows(plain, &weight, head.as_ref(), vocabulary, |row, s, t| {
                 look(s, t.as_deref(), batch.target_ids[row] as usize)
             })
         });

@@ -71,7 +71,7 @@ pub(crate) fn see(
             let weight = student.frozen().head();
             head_rows(
                 plain,
-                weight,
+                &weight,
                 Some(&head),
                 teacher.vocabulary,
                 |row, s, t| look(s, t.as_deref(), targets[row] as usize),

@@ -75,7 +75,7 @@ pub(crate) fn looks_at(
     };
     head_rows(
         embedding(student.hidden.clone(), &rows),
-        student.weight.clone(),
+        &student.weight,
         Some(&teacher),
         vocabulary,
         |i, s, t| look(s, t.as_deref(), targets[rows[i] as usize] as usize),

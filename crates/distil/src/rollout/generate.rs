@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use distil_kernels::math::log_sum_exp;
-use distil_kernels::{KvCache, TeacherHead, embedding, head_rows};
+use distil_kernels::{KvCache, TeacherHead, Weight, embedding, head_rows};
 use distil_model::{Llama, Tokens};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -103,6 +103,11 @@ pub fn generate_mixed(
     settings: &Generation,
     on_done: &mut dyn FnMut(usize, &Response),
 ) -> Result<Vec<Response>> {
+    // Every token reads all weights: they are packed for that once.
+    let network = &network.packed();
+    let second = mixture.map(|mixture| mixture.network.packed());
+    let mixture = mixture.zip(second.as_ref());
+    let mixture = mixture.map(|(mixture, network)| Mixture { network, ..mixture });
     let contexts = [Some(network), mixture.map(|mixture| mixture.network)];
     let contexts = contexts.into_iter().flatten().map(|n| n.config().context);
     let context = contexts.min().unwrap_or(0);
@@ -230,7 +235,7 @@ fn uniform(random: &mut ChaCha8Rng) -> f64 {
 /// The second model of a mixture, in step with the first.
 struct Other<'a> {
     mixture: Mixture<'a>,
-    head: Tensor<2>,
+    head: Weight,
     cache: KvCache,
 }
 
@@ -253,7 +258,7 @@ fn mix(student: &mut [f32], teacher: &[f32], share: f32) {
 
 struct Sampler<'a> {
     network: &'a Llama,
-    head: Tensor<2>,
+    head: Weight,
     cache: KvCache,
     other: Option<Other<'a>>,
     sampling: &'a Sampling,
@@ -311,7 +316,7 @@ impl Sampler<'_> {
         let vocabulary = mixture.map_or(self.network.tokens(), |mixture| mixture.vocabulary);
         let drawn: Vec<Drawn> = head_rows(
             hidden,
-            self.head.clone(),
+            &self.head,
             teacher.as_ref(),
             vocabulary,
             |i, logits, teacher| {

@@ -3,7 +3,7 @@
 //! The log-probability returned is the drawn token's under the distribution it was drawn from,
 //! after truncation and renormalisation: what an importance ratio has to divide by.
 
-use distil_kernels::math::{argmax, exp_minus, log_sum_exp};
+use distil_kernels::math::{argmax, exp_minus, log_sum_exp, max, sum, sum_of_exp};
 
 use crate::config::Sampling;
 
@@ -42,31 +42,18 @@ pub fn draw(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Drawn {
     if top_k == logits.len() && sampling.top_p >= 1.0 {
         return draw_from_all(logits, uniform);
     }
-    let mut candidates: Vec<u32> = (0..logits.len() as u32).collect();
-    // Larger first; equal logits by id, so that the cut does not depend on the sort.
-    let order = |a: &u32, b: &u32| {
-        let (a, b) = (*a as usize, *b as usize);
-        logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
+    let candidates = match top_k < logits.len() {
+        true => {
+            let mut candidates = largest(logits, top_k);
+            let total = total_weight(logits, &candidates);
+            cut(logits, &mut candidates, sampling.top_p * total);
+            candidates
+        }
+        false => nucleus(logits, sampling.top_p),
     };
-    if top_k < candidates.len() {
-        candidates.select_nth_unstable_by(top_k, order);
-        candidates.truncate(top_k);
-    }
-    candidates.sort_unstable_by(order);
-    let largest = candidates.first().map_or(0.0, |&id| logits[id as usize]);
-    let weight = |id: u32| f64::from(logits[id as usize] - largest).exp();
-    if sampling.top_p < 1.0 {
-        let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
-        let mut mass = 0.0;
-        // The smallest set whose mass reaches top_p; the most likely token is always in it.
-        let kept = candidates.iter().position(|&id| {
-            mass += weight(id);
-            mass >= sampling.top_p * total
-        });
-        candidates.truncate(kept.map_or(candidates.len(), |last| last + 1));
-    }
-    let total: f64 = candidates.iter().map(|&id| weight(id)).sum();
+    let total = total_weight(logits, &candidates);
     let mut rest = uniform * total;
+    let weight = weights(logits, &candidates);
     let chosen = candidates.iter().copied().find(|&id| {
         rest -= weight(id);
         rest < 0.0
@@ -78,15 +65,105 @@ pub fn draw(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Drawn {
     }
 }
 
-/// Without truncation nothing has to be ordered: walk the probabilities.
+/// e^(z − largest z) of a token; `candidates` begin with the largest.
+fn weights<'a>(logits: &'a [f32], candidates: &[u32]) -> impl Fn(u32) -> f64 + use<'a> {
+    let largest = candidates.first().map_or(0.0, |&id| logits[id as usize]);
+    move |id| f64::from(logits[id as usize] - largest).exp()
+}
+
+fn total_weight(logits: &[f32], candidates: &[u32]) -> f64 {
+    let weight = weights(logits, candidates);
+    candidates.iter().map(|&id| weight(id)).sum()
+}
+
+/// Leaves the first candidates whose weights reach `mass`, and says whether they do. The likeliest
+/// is always among them.
+fn cut(logits: &[f32], candidates: &mut Vec<u32>, mass: f64) -> bool {
+    let weight = weights(logits, candidates);
+    let mut sum = 0.0;
+    let last = candidates.iter().position(|&id| {
+        sum += weight(id);
+        sum >= mass
+    });
+    candidates.truncate(last.map_or(candidates.len(), |last| last + 1));
+    last.is_some()
+}
+
+/// The likeliest tokens that together reach the probability `top_p`, likeliest first.
+fn nucleus(logits: &[f32], top_p: f64) -> Vec<u32> {
+    let shift = max(logits);
+    let total = logits
+        .chunks(BLOCK)
+        .map(|block| f64::from(sum_of_exp(block, shift)))
+        .sum::<f64>();
+    // Most often few tokens are enough, and sorting all of them is not needed.
+    let mut count = 256;
+    loop {
+        let mut candidates = largest(logits, count);
+        let reached = cut(logits, &mut candidates, top_p * total);
+        if reached || count >= logits.len() {
+            return candidates;
+        }
+        count *= 8;
+    }
+}
+
+/// The `count` largest logits' tokens, largest first; equal logits by id, so that the cut does not
+/// depend on how they are found.
+fn largest(logits: &[f32], count: usize) -> Vec<u32> {
+    let count = count.min(logits.len());
+    let order = |a: &u32, b: &u32| {
+        let (a, b) = (*a as usize, *b as usize);
+        logits[b].total_cmp(&logits[a]).then(a.cmp(&b))
+    };
+    // Of `count` blocks that each hold something as large as a bound, that many tokens are not
+    // below it: what is below it cannot be among the largest.
+    let block = (logits.len() / (4 * count).max(1)).clamp(1, 64);
+    let mut maxima: Vec<f32> = logits.chunks(block).map(max).collect();
+    let mut candidates: Vec<u32> = match maxima.len() > count && count > 0 {
+        true => {
+            let (_, bound, _) = maxima.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+            let bound = *bound;
+            let all = logits.iter().zip(0..);
+            all.filter(|(z, _)| **z >= bound)
+                .map(|(_, id)| id)
+                .collect()
+        }
+        false => (0..logits.len() as u32).collect(),
+    };
+    candidates.sort_unstable_by(order);
+    candidates.truncate(count);
+    candidates
+}
+
+/// Probabilities that are summed before the sum is compared with anything.
+const BLOCK: usize = 1024;
+
+/// Without truncation nothing has to be ordered: walk the probabilities, block by block.
 fn draw_from_all(logits: &mut [f32], uniform: f64) -> Drawn {
     let lse = log_sum_exp(logits);
     exp_minus(logits, lse);
-    let total: f64 = logits.iter().map(|&p| f64::from(p)).sum();
-    let mut rest = uniform * total;
-    let chosen = logits.iter().position(|&p| {
-        rest -= f64::from(p);
-        rest < 0.0
+    let sums: Vec<f64> = logits
+        .chunks(BLOCK)
+        .map(|block| f64::from(sum(block)))
+        .collect();
+    let mut rest = uniform * sums.iter().sum::<f64>();
+    let block = sums.iter().position(|&sum| {
+        let here = rest < sum;
+        if !here {
+            rest -= sum;
+        }
+        here
+    });
+    let chosen = block.map(|block| {
+        let start = block * BLOCK;
+        let block = &logits[start..(start + BLOCK).min(logits.len())];
+        let within = block.iter().position(|&p| {
+            rest -= f64::from(p);
+            rest < 0.0
+        });
+        // A block's sum is rounded: the last bit of it may lie behind its last token.
+        start + within.unwrap_or(block.len() - 1)
     });
     let token = chosen.unwrap_or_else(|| argmax(logits));
     Drawn {

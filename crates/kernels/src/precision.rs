@@ -1,0 +1,36 @@
+//! In which numbers matrix products are computed.
+
+use crate::packed::{self, Exactness};
+use crate::processor::{Level, processor};
+
+/// Number format of matrix products. Sums are f32 in either, and so is all that is no matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Both factors rounded to bf16.
+    Bf16,
+}
+
+impl Precision {
+    /// How operands are packed for products of this precision; `None` where products do not go by
+    /// tiles.
+    pub(crate) fn exactness(self) -> Option<Exactness> {
+        match self {
+            Self::Bf16 => Some(Exactness::Rounded),
+            Self::F32 => packed::makes_f32().then_some(Exactness::Whole),
+        }
+    }
+}
+
+/// What multiplies matrices of this precision on this machine, in words.
+pub fn instruction_set(precision: Precision) -> &'static str {
+    match (precision, processor().level) {
+        (Precision::Bf16, _) => packed::unit(),
+        (Precision::F32, Level::Amx) => "AMX, six bf16 products each",
+        (Precision::F32, Level::Avx512) => "AVX-512",
+        (Precision::F32, Level::Avx2) => "AVX2",
+        (Precision::F32, Level::Portable) => "portable",
+    }
+}
