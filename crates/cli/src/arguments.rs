@@ -4,8 +4,8 @@
 
 use std::num::NonZeroUsize;
 
-use clap::{Args, Parser, Subcommand};
-use distil::config::Sampling;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use distil::config::{Precision, Sampling};
 
 use crate::verb;
 
@@ -80,6 +80,31 @@ impl SamplingArguments {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
+        }
+    }
+}
+
+/// In which number format a model is computed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PrecisionArguments {
+    /// Number format of matrix products: bf16 rounds their factors, holds the matrices in half the
+    /// memory, and is faster, most of all where the processor has products of bf16
+    #[arg(long, value_enum, default_value_t = Format::F32)]
+    precision: Format,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    F32,
+    Bf16,
+}
+
+impl PrecisionArguments {
+    pub(crate) fn precision(self) -> Precision {
+        match self.precision {
+            Format::F32 => Precision::F32,
+            Format::Bf16 => Precision::Bf16,
         }
     }
 }

@@ -9,6 +9,7 @@ use distil::data::template::Template;
 use distil::train::open_model;
 use distil_model::Model;
 
+use crate::arguments::PrecisionArguments;
 use crate::failure::WrongInput;
 use crate::progress::Progress;
 
@@ -16,6 +17,19 @@ use crate::progress::Progress;
 pub(crate) fn model(reference: &str, progress: &mut Progress) -> anyhow::Result<Model> {
     let model = open_model(reference, &mut |event| progress.event(event))?;
     progress.done();
+    Ok(model)
+}
+
+/// Opens a model that is only asked: computed in this precision, its matrices packed for that. It
+/// cannot be written.
+pub(crate) fn asked_model(
+    reference: &str,
+    precision: PrecisionArguments,
+    progress: &mut Progress,
+) -> anyhow::Result<Model> {
+    let mut model = model(reference, progress)?;
+    let precision = precision.precision().into();
+    model.network = model.network.in_precision(precision).packed();
     Ok(model)
 }
 

@@ -12,6 +12,10 @@
 //! A third network of R parameters adds to both: the reward model of PbKD and the Q-function of
 //! MM-PbKD 16R in memory and 12R in each checkpoint, LLMR's policy that lags behind 4R in each.
 //!
+//! In bf16 a network that is only asked is packed: 2 bytes a weight for the matrices of its layers and
+//! its head, 4 for its embedding and vectors. That is the teacher's size then, and what a student that
+//! samples in bf16 takes beside its weights while it samples.
+//!
 //! Time is an estimate: the floating-point operations of a step over this machine's measured matrix
 //! rate and a share of it that training reaches, sampling likewise by the memory's bandwidth. Responses
 //! that are still to be sampled count as long as they may become.
@@ -21,11 +25,12 @@ mod texts;
 
 use std::fmt;
 
+use distil_kernels as kernels;
 use distil_model::Llama;
 use serde::Serialize;
 
 use crate::bench::{Roof, forward_operations, head_operations, layer_weights};
-use crate::config::{Config, Method, Train};
+use crate::config::{Config, Method, Precision, Train};
 use crate::data::counts::Counts;
 use crate::error::Result;
 use crate::train::{Event, Setup, setup};
@@ -36,11 +41,14 @@ use texts::{
 };
 
 /// Share of the measured matrix rate that a step is taken to reach: a little below the 0.64 to 0.74
-/// that `distil bench step` showed.
+/// that `distil bench step` showed in f32.
 const REACHED: f64 = 0.6;
 
 /// Bytes of a number.
 const F32: u64 = size_of::<f32>() as u64;
+
+/// Bytes of a packed weight.
+const BF16: u64 = size_of::<u16>() as u64;
 
 /// What a run would be.
 #[derive(Debug, Clone, Serialize)]
@@ -51,6 +59,8 @@ pub struct Plan {
     pub teacher: Option<Size>,
     /// The student.
     pub student: Size,
+    /// Number format of the matrix products that draw the student's own responses.
+    pub sampling_precision: Precision,
     /// What becomes of the training rows.
     #[serde(serialize_with = "as_text")]
     pub rows: Counts,
@@ -83,6 +93,45 @@ pub struct Size {
     pub layers: usize,
     /// Parameters.
     pub parameters: usize,
+    /// Number format of its matrix products.
+    pub precision: Precision,
+}
+
+/// What the machine can do in each precision that a run computes in.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    f32: Roof,
+    /// That of f32 where nothing is computed in bf16.
+    bf16: Roof,
+}
+
+impl Machine {
+    fn measure(config: &Config) -> Self {
+        let student = &config.student;
+        let teacher = config.teacher.as_ref().map(|teacher| teacher.precision);
+        let all = [student.precision, student.sampling_precision];
+        let rounds = all.into_iter().chain(teacher).any(|p| p == Precision::Bf16);
+        let f32 = Roof::measure();
+        Self {
+            f32,
+            bf16: match rounds {
+                true => Roof::measure_in(kernels::Precision::Bf16),
+                false => f32,
+            },
+        }
+    }
+
+    fn roof(&self, precision: kernels::Precision) -> &Roof {
+        match precision {
+            kernels::Precision::F32 => &self.f32,
+            kernels::Precision::Bf16 => &self.bf16,
+        }
+    }
+
+    /// Seconds of this network's matrix products.
+    fn seconds(&self, network: &Llama, operations: f64) -> f64 {
+        self.roof(network.precision()).seconds(operations, 0.0) / REACHED
+    }
 }
 
 /// A share of memory or disk.
@@ -105,11 +154,11 @@ fn as_text<S: serde::Serializer>(counts: &Counts, to: S) -> std::result::Result<
 /// Those that the run would end with before its first step.
 pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
     let setup = setup(config, events)?;
-    let roof = Roof::measure();
-    of_setup(config, &setup, &roof)
+    let machine = Machine::measure(config);
+    of_setup(config, &setup, &machine)
 }
 
-fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
+fn of_setup(config: &Config, setup: &Setup, machine: &Machine) -> Result<Plan> {
     let (material, method) = (&setup.material, &config.method);
     let networks = Networks {
         student: &material.student.network,
@@ -159,6 +208,7 @@ fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
         method: method.name(),
         teacher: networks.teacher.map(size),
         student: size(networks.student),
+        sampling_precision: config.student.sampling_precision,
         rows: setup.counts,
         rows_used: texts.rows,
         held_out: setup
@@ -171,8 +221,8 @@ fn of_setup(config: &Config, setup: &Setup, roof: &Roof) -> Result<Plan> {
         longest,
         memory: memory(config, &networks, at_once, sampled.max(measured)),
         disk,
-        seconds_per_step: step_seconds(config, &networks, &texts, rows, roof),
-        seconds_before: seconds_before(config, &networks, &texts, roof),
+        seconds_per_step: step_seconds(config, &networks, &texts, rows, machine),
+        seconds_before: seconds_before(config, &networks, &texts, machine),
     })
 }
 
@@ -180,7 +230,34 @@ fn size(network: &Llama) -> Size {
     Size {
         layers: network.config().layers,
         parameters: network.size(),
+        precision: match network.precision() {
+            kernels::Precision::F32 => Precision::F32,
+            kernels::Precision::Bf16 => Precision::Bf16,
+        },
     }
+}
+
+/// Bytes of a network's packed matrices, those of its layers and its head.
+fn packed_matrices(network: &Llama) -> u64 {
+    BF16 * (layer_weights(network) + head_weights(network)) as u64
+}
+
+/// Bytes of a network that is only asked.
+fn asked_bytes(network: &Llama) -> u64 {
+    let plain = match network.precision() {
+        kernels::Precision::F32 => return network.size() as u64 * F32,
+        // The embedding and the vectors; of a tied head the embedding is kept beside it.
+        kernels::Precision::Bf16 if network.config().tied => {
+            network.size() - layer_weights(network)
+        }
+        kernels::Precision::Bf16 => network.size() - layer_weights(network) - head_weights(network),
+    };
+    F32 * plain as u64 + packed_matrices(network)
+}
+
+fn head_weights(network: &Llama) -> usize {
+    let config = network.config();
+    config.width * config.vocabulary
 }
 
 /// Length limit of the method's samples, in tokens.
@@ -226,7 +303,17 @@ fn memory(
         part("logits of a chunk", 2 * (8 << 20)),
     ];
     if let Some(teacher) = networks.teacher {
-        parts.push(part("teacher's weights", teacher.size() as u64));
+        parts.push(Part {
+            what: "teacher's weights",
+            bytes: asked_bytes(teacher),
+        });
+    }
+    let answers = config.method.samples_student() || config.data.eval.is_some();
+    if answers && config.student.sampling_precision == Precision::Bf16 {
+        parts.push(Part {
+            what: "student packed while it samples",
+            bytes: packed_matrices(student),
+        });
     }
     if let Some(third) = &networks.third {
         let copies = match third.trained {
@@ -298,7 +385,7 @@ fn step_seconds(
     networks: &Networks<'_>,
     texts: &Texts,
     rows: f64,
-    roof: &Roof,
+    machine: &Machine,
 ) -> f64 {
     let method = &config.method;
     let trunk = |network: &Llama, sequences: &[(Text, f64)]| {
@@ -312,48 +399,67 @@ fn step_seconds(
     let both = |network: &Llama, sequences: &[(Text, f64)]| {
         trunk(network, sequences) + head(network, sequences)
     };
-    let mut operations = 3.0 * both(networks.student, &trained_texts(method));
+    let of_student = 3.0 * both(networks.student, &trained_texts(method));
+    let mut computing = machine.seconds(networks.student, of_student);
     if let Some(teacher) = networks.teacher {
-        operations += both(teacher, &teacher_texts(method));
+        computing += machine.seconds(teacher, both(teacher, &teacher_texts(method)));
     }
     if let Some(third) = &networks.third {
         let sequences = opponent_texts(method);
-        operations += 3.0 * trunk(&third.network, &sequences);
+        let mut operations = 3.0 * trunk(&third.network, &sequences);
         // A reward is one number a response; a Q-function has one for each token.
         if matches!(method, Method::MmPbkd(_)) {
             operations += 3.0 * head(&third.network, &sequences);
         }
+        computing += machine.seconds(&third.network, operations);
     }
     let answers = student_answers(method);
     let tokens = rows * answers * texts.sampled.response;
     let batch = config.eval.batch.min((rows * answers.max(1.0)) as usize);
-    let mut sampling = sampling_seconds(networks.student, tokens, batch, roof);
+    let precision = config.student.sampling_precision.into();
+    let mut sampling = sampling_seconds(networks.student, precision, tokens, batch, machine);
     if let (Method::MiniLlm(settings), Some(teacher)) = (method, networks.teacher)
         && settings.teacher_mix > 0.0
     {
-        sampling += sampling_seconds(teacher, tokens, batch, roof);
+        sampling += sampling_seconds(teacher, teacher.precision(), tokens, batch, machine);
     }
-    roof.seconds(rows * operations, 0.0) / REACHED + sampling
+    rows * computing + sampling
 }
 
 /// Seconds of the samples that are drawn once, before the first step.
-fn seconds_before(config: &Config, networks: &Networks<'_>, texts: &Texts, roof: &Roof) -> f64 {
+fn seconds_before(
+    config: &Config,
+    networks: &Networks<'_>,
+    texts: &Texts,
+    machine: &Machine,
+) -> f64 {
     let (method, batch) = (&config.method, config.eval.batch);
     let tokens = |answers: usize| (texts.rows * answers) as f64 * texts.sampled.response;
     let of_teacher = networks.teacher.map_or(0.0, |teacher| {
-        sampling_seconds(teacher, tokens(method.teacher_answers()), batch, roof)
+        let tokens = tokens(method.teacher_answers());
+        sampling_seconds(teacher, teacher.precision(), tokens, batch, machine)
     });
+    let precision = config.student.sampling_precision.into();
     let of_student = tokens(first_answers(method));
-    of_teacher + sampling_seconds(networks.student, of_student, batch, roof)
+    of_teacher + sampling_seconds(networks.student, precision, of_student, batch, machine)
 }
 
-fn sampling_seconds(network: &Llama, tokens: f64, batch: usize, roof: &Roof) -> f64 {
-    let config = network.config();
+fn sampling_seconds(
+    network: &Llama,
+    precision: kernels::Precision,
+    tokens: f64,
+    batch: usize,
+    machine: &Machine,
+) -> f64 {
     let rows = batch.max(1) as f64;
     let operations = forward_operations(network, rows, 0.0) + head_operations(network, rows);
-    let weights = layer_weights(network) + config.width * config.vocabulary;
-    let bytes = weights as f64 * F32 as f64;
-    tokens / rows * roof.seconds(operations, bytes) / REACHED
+    let weights = layer_weights(network) + head_weights(network);
+    let of_weight = match precision {
+        kernels::Precision::F32 => F32,
+        kernels::Precision::Bf16 => BF16,
+    };
+    let bytes = weights as f64 * of_weight as f64;
+    tokens / rows * machine.roof(precision).seconds(operations, bytes) / REACHED
 }
 
 impl Plan {
@@ -372,16 +478,21 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size = |size: &Size| {
             format!(
-                "{} layers, {:.1}M parameters",
+                "{} layers, {:.1}M parameters, {}",
                 size.layers,
-                size.parameters as f64 / 1e6
+                size.parameters as f64 / 1e6,
+                size.precision.name()
             )
+        };
+        let samples = match self.sampling_precision == self.student.precision {
+            true => String::new(),
+            false => format!(", samples in {}", self.sampling_precision.name()),
         };
         writeln!(f, "method    {}", self.method)?;
         if let Some(teacher) = &self.teacher {
             writeln!(f, "teacher   {}", size(teacher))?;
         }
-        writeln!(f, "student   {}", size(&self.student))?;
+        writeln!(f, "student   {}{samples}", size(&self.student))?;
         writeln!(f, "rows      {}", self.rows)?;
         match self.held_out {
             Some(rows) => writeln!(f, "held out  {rows} rows measured")?,
@@ -550,6 +661,33 @@ mod tests {
         }
     }
 
+    /// 1920 weights in the matrices of each of two layers, 24·16 in the embedding, which is the head,
+    /// too, and 5·16 in the norms.
+    #[test]
+    fn a_network_that_is_asked_in_bf16_has_two_bytes_a_packed_weight() {
+        let network = tiny_network(1);
+        let rounded = network.clone().in_precision(kernels::Precision::Bf16);
+        let [layers, embedding, vectors] = [2 * 1920, 24 * 16, 5 * 16];
+        let plain = 4 * (layers + embedding + vectors);
+        let packed = 2 * (layers + embedding) + 4 * (embedding + vectors);
+        assert_eq!(asked_bytes(&network), plain);
+        assert_eq!(asked_bytes(&rounded), packed);
+        assert_eq!(asked_bytes(&rounded.packed()), packed);
+        let text = "method.name = \"gkd\"\nteacher.precision = \"bf16\"\n";
+        let of = |text: &str| {
+            let (config, teacher) = (config(text), rounded.packed());
+            let networks = networks(&config.method, &network, Some(&teacher));
+            memory(&config, &networks, 100, Some(40))
+        };
+        let parts = of(text);
+        assert_eq!(bytes_of(&parts, "teacher"), Some(packed));
+        assert_eq!(bytes_of(&parts, "student's weights"), Some(plain));
+        assert_eq!(bytes_of(&parts, "packed while it samples"), None);
+        let parts = of(&format!("{text}student.sampling_precision = \"bf16\"\n"));
+        let beside = bytes_of(&parts, "packed while it samples");
+        assert_eq!(beside, Some(2 * (layers + embedding)));
+    }
+
     #[test]
     fn tokens_end_a_run_early() {
         let train = config("method.name = \"kd\"\ntrain.steps = 50\ntrain.tokens = 1000\n").train;
@@ -563,17 +701,19 @@ mod tests {
     #[test]
     fn seconds_follow_from_what_a_method_computes() {
         let network = tiny_network(1);
-        let roof = Roof {
+        let f32 = Roof {
             gflops: 1.0,
             bytes_per_second: 1e9,
         };
+        let bf16 = Roof { gflops: 4.0, ..f32 };
+        let machine = Machine { f32, bf16 };
         let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6);
         let seconds = |text: &str| {
             let config = config(&format!("[method]\n{text}\n"));
             let networks = networks(&config.method, &network, Some(&network));
             [
-                step_seconds(&config, &networks, &texts, 2.0, &roof),
-                seconds_before(&config, &networks, &texts, &roof),
+                step_seconds(&config, &networks, &texts, 2.0, &machine),
+                seconds_before(&config, &networks, &texts, &machine),
             ]
         };
         let [sft, nothing] = seconds("name = \"sft\"");
@@ -592,6 +732,20 @@ mod tests {
         let [_, thrice] = seconds("name = \"seqkd\"\nsamples_per_prompt = 3");
         for (found, expected) in [(offline, 2.0 * once), (thrice, 3.0 * once)] {
             assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+        }
+        // Each network takes the time of its own precision: a quarter in bf16.
+        let config = config("[method]\nname = \"kd\"\n");
+        let rounded = network.clone().in_precision(kernels::Precision::Bf16);
+        let of = |student: &Llama, teacher: &Llama| {
+            let networks = networks(&config.method, student, Some(teacher));
+            step_seconds(&config, &networks, &texts, 2.0, &machine)
+        };
+        for (found, share) in [
+            (of(&network, &rounded), 3.25 / 4.0),
+            (of(&rounded, &network), 1.75 / 4.0),
+            (of(&rounded, &rounded), 0.25),
+        ] {
+            assert!((found / kd - share).abs() < 1e-9, "{found} {kd} {share}");
         }
     }
 

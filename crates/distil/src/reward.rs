@@ -52,7 +52,8 @@ pub fn induced_rewards(
         .iter()
         .map(|example| vec![TeacherQ::default(); example.response.len()])
         .collect();
-    let teacher = teacher.frozen();
+    // Once for all passes.
+    let teacher = teacher.packed();
     let mut done = 0;
     for reading in readings {
         let lengths: Vec<usize> = reading.iter().map(Example::len).collect();

@@ -8,14 +8,15 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 use distil_kernels::{AdamW, adamw_step, embedding, to_host};
-use distil_model::Llama;
 use distil_model::prune::evenly_spaced;
+use distil_model::{Llama, Tokens};
 
 use crate::config::Train;
 use crate::data::batch::{micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::Result;
 use crate::method::network_file;
+use crate::method::pass::Tracked;
 use crate::score::tokens;
 use crate::train::{Gradients, Optimizer};
 
@@ -72,7 +73,9 @@ impl RewardModel {
         let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
         let mut rewards = Vec::with_capacity(texts.len());
         for range in micro_batches(&lengths, max_tokens) {
-            let hidden = to_host(last_hidden(&trunk, &texts[range]));
+            let hidden = last_hidden(&trunk, &texts[range], |trunk, tokens, at| {
+                to_host(embedding(trunk.hidden(tokens), at))
+            });
             let rows = hidden.chunks_exact(trunk.config().width);
             rewards.extend(rows.map(|h| self.bound * preactivation(h, &head).tanh()));
         }
@@ -92,8 +95,8 @@ impl RewardModel {
         let mut gradients = Gradients::default();
         let mut of_head = vec![0.0f32; width + 1];
         for range in micro_batches(&lengths, max_tokens) {
-            let hidden = last_hidden(&self.trunk, &texts[range.clone()]);
-            let values = to_host(hidden.clone().inner());
+            let hidden = last_hidden(&self.trunk, &texts[range.clone()], Tracked::at);
+            let values = to_host(hidden.plain());
             let mut of_hidden = Vec::with_capacity(values.len());
             for (h, slope) in values.chunks_exact(width).zip(&slopes[range]) {
                 let squashed = preactivation(h, &weights).tanh();
@@ -104,9 +107,9 @@ impl RewardModel {
                 }
             }
             // Linear in the hidden states, with the objective's gradient at this point.
-            let shape = hidden.dims();
+            let shape = hidden.hidden.dims();
             let of_hidden = Tensor::from_data(TensorData::new(of_hidden, shape), &device);
-            gradients.add(&self.trunk, (hidden * of_hidden).sum());
+            hidden.backward(&self.trunk, 0.0, of_hidden, None, &mut gradients);
         }
         (gradients, of_head)
     }
@@ -185,8 +188,13 @@ impl RewardModel {
     }
 }
 
-/// Hidden states of each text's last token, [texts, width].
-fn last_hidden(trunk: &Llama, texts: &[&Example]) -> Tensor<2> {
+/// Hidden states of each text's last token, [texts, width], as `read` gives those of tokens at given
+/// places.
+fn last_hidden<T>(
+    trunk: &Llama,
+    texts: &[&Example],
+    read: impl FnOnce(&Llama, Tokens<'_>, &[u32]) -> T,
+) -> T {
     // A packed batch leaves out each sequence's last token, which predicts nothing. Here it is what
     // tells an answer that ended from one that was cut off: a token behind it is left out instead.
     let whole: Vec<Example> = texts
@@ -202,7 +210,7 @@ fn last_hidden(trunk: &Llama, texts: &[&Example]) -> Tensor<2> {
         .iter()
         .map(|segment| (segment.end as u32).saturating_sub(1))
         .collect();
-    embedding(trunk.hidden(tokens(&batch)), &last)
+    read(trunk, tokens(&batch), &last)
 }
 
 /// w · h + b.

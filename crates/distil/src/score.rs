@@ -58,7 +58,8 @@ pub fn score(
 ) -> Result<Vec<TokenScores>> {
     let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
     let vocabulary = teacher.map_or(student.config().vocabulary, |(_, common)| common);
-    let student = student.frozen();
+    // Once for all passes.
+    let student = student.packed();
     let mut scores = Vec::with_capacity(examples.len());
     for range in micro_batches(&lengths, max_tokens) {
         let batch = pack(&examples[range.clone()].iter().collect::<Vec<_>>());

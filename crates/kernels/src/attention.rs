@@ -93,6 +93,31 @@ fn portable(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, heads: Heads, past: usize)
         .reshape([n, h * e])
 }
 
+/// As [`attention`] on host slices.
+pub(crate) fn attend_packed(
+    [q, k, v]: [&[f32]; 3],
+    segments: &[Range<usize>],
+    heads: Heads,
+    out: &mut [f32],
+) {
+    let n = segments.last().map_or(0, |segment| segment.end);
+    let view = |data, heads: usize, e| View {
+        data,
+        shape: [n, heads * e],
+    };
+    let e = heads.dimension;
+    let kernel = Attention {
+        segments: segments.to_vec(),
+        heads,
+    };
+    let inputs = [
+        view(q, heads.query, e),
+        view(k, heads.key_value, e),
+        view(v, heads.key_value, e),
+    ];
+    out.copy_from_slice(&kernel.forward(&inputs, false).data);
+}
+
 #[derive(Debug)]
 struct Attention {
     segments: Vec<Range<usize>>,

@@ -11,6 +11,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::math::arch;
+use crate::matmul::Into;
 
 /// Most rows for which this is the faster way.
 pub(crate) const MOST_ROWS: usize = 64;
@@ -24,11 +25,19 @@ const BLOCK: usize = 4 * TILE.0;
 /// Weight rows a task.
 const TASK: usize = 16 * BLOCK;
 
-/// `out` [n, m] = `x` [n, k] · `w` [m, k]ᵀ.
+/// `out` [n, m] = `x` [n, k] · `w` [m, k]ᵀ, or += that.
 ///
 /// # Panics
 /// If a slice is not of the size its shape says.
-pub(crate) fn few_rows(x: &[f32], n: usize, w: &[f32], m: usize, k: usize, out: &mut [f32]) {
+pub(crate) fn few_rows(
+    x: &[f32],
+    n: usize,
+    w: &[f32],
+    m: usize,
+    k: usize,
+    out: &mut [f32],
+    into: Into,
+) {
     assert!(x.len() == n * k && w.len() == m * k && out.len() == n * m);
     if out.is_empty() {
         return;
@@ -41,7 +50,8 @@ pub(crate) fn few_rows(x: &[f32], n: usize, w: &[f32], m: usize, k: usize, out: 
         .for_each(|(out, w)| arch().dispatch(Task { x, n, w, k, out }));
     out.par_chunks_mut(m).enumerate().for_each(|(row, out)| {
         for (column, out) in out.iter_mut().enumerate() {
-            *out = out_mn[column * n + row];
+            let sum = out_mn[column * n + row];
+            *out = if into == Into::Add { *out + sum } else { sum };
         }
     });
 }
@@ -182,7 +192,7 @@ mod tests {
         ] {
             let (x, w) = (random([n, k], 1).0, random([m, k], 2).0);
             let mut out = vec![9.0; n * m];
-            few_rows(&x, n, &w, m, k, &mut out);
+            few_rows(&x, n, &w, m, k, &mut out, Into::Replace);
             for i in 0..n {
                 for j in 0..m {
                     let want: f64 = (0..k)
@@ -202,10 +212,18 @@ mod tests {
         let (m, k) = (70, 83);
         let (x, w) = (random([21, k], 3).0, random([m, k], 4).0);
         let mut together = vec![0.0; 21 * m];
-        few_rows(&x, 21, &w, m, k, &mut together);
+        few_rows(&x, 21, &w, m, k, &mut together, Into::Replace);
         for row in 0..21 {
             let mut alone = vec![0.0; m];
-            few_rows(&x[row * k..(row + 1) * k], 1, &w, m, k, &mut alone);
+            few_rows(
+                &x[row * k..(row + 1) * k],
+                1,
+                &w,
+                m,
+                k,
+                &mut alone,
+                Into::Replace,
+            );
             assert_eq!(alone, together[row * m..(row + 1) * m]);
         }
     }

@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
-use crate::host::{HostKernel, Output, View, host2, on_host, primitive, to_host};
+use crate::host::{HostKernel, Output, View, host1, host2, on_host, primitive, to_host};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 use crate::packed::{Packed, product};
 use crate::precision::Precision;
@@ -191,6 +191,18 @@ pub fn head_rows<R: Send>(
     results
 }
 
+/// A scalar tensor of value `loss` whose gradient with respect to `hidden` is `d_hidden` times the
+/// incoming gradient.
+pub fn attach_gradient(hidden: Tensor<2>, loss: f32, d_hidden: Tensor<2>) -> Tensor<1> {
+    if on_host(&hidden) {
+        let gradients = vec![primitive(d_hidden)];
+        return host1(hidden, Attached { loss, gradients });
+    }
+    let linear = (hidden * d_hidden).sum();
+    let offset = linear.clone().inner().neg() + loss;
+    linear + Tensor::from_inner(offset)
+}
+
 /// A scalar tensor of value `loss` whose gradients with respect to `hidden` and `weight` are the
 /// given ones, times the incoming gradient.
 ///
@@ -208,7 +220,7 @@ pub fn attach_gradients(
     if on_host(&hidden) {
         let kernel = Attached {
             loss,
-            gradients: [primitive(d_hidden), primitive(d_weight)],
+            gradients: vec![primitive(d_hidden), primitive(d_weight)],
         };
         return host2(hidden, weight, kernel);
     }
@@ -309,7 +321,7 @@ impl Side {
                 } else if count <= MOST_ROWS {
                     let h = &host_values(hidden)[first * width..(first + count) * width];
                     let w = &head.values()[..vocabulary * width];
-                    few_rows(h, count, w, vocabulary, *width, out);
+                    few_rows(h, count, w, vocabulary, *width, out, Into::Replace);
                 } else {
                     let w = Matrix::new(head.values(), vocabulary, *width, *width).transposed();
                     matmul(h, w, out, vocabulary, Into::Replace, head.precision);
@@ -480,11 +492,11 @@ impl GradientSink {
     }
 }
 
-/// A scalar with precomputed gradients.
+/// A scalar with precomputed gradients, one an input.
 #[derive(Debug)]
 struct Attached {
     loss: f32,
-    gradients: [FlexTensor; 2],
+    gradients: Vec<FlexTensor>,
 }
 
 impl HostKernel for Attached {

@@ -27,6 +27,11 @@ pub fn force_portable(portable: bool) {
     PORTABLE.store(portable, Ordering::Relaxed);
 }
 
+/// Whether [`force_portable`] is in effect.
+pub fn is_portable() -> bool {
+    PORTABLE.load(Ordering::Relaxed)
+}
+
 /// Whether `tensor` is served by host kernels: an f32 tensor on the Flex backend.
 pub(crate) fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
     !PORTABLE.load(Ordering::Relaxed)

@@ -14,6 +14,7 @@ mod embedding;
 mod few_rows;
 mod head;
 mod host;
+mod layer;
 mod linear;
 pub mod math;
 mod matmul;
@@ -22,21 +23,24 @@ mod precision;
 mod processor;
 mod rms_norm;
 mod rope;
+mod sum;
 mod swiglu;
 mod weight;
 
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use attention::{Heads, KvCache, attention};
-pub use embedding::embedding;
+pub use embedding::{add_embedding_gradient, embedding};
 pub use head::{
-    CrossEntropy, HeadPass, RowObjective, RowTerms, TeacherHead, attach_gradients, head_pass,
-    head_rows,
+    CrossEntropy, HeadPass, RowObjective, RowTerms, TeacherHead, attach_gradient, attach_gradients,
+    head_pass, head_rows,
 };
-pub use host::{force_portable, to_host};
+pub use host::{force_portable, is_portable, to_host};
+pub use layer::{HostLayer, LayerParameters, Pass, run_layers};
 pub use linear::linear;
 pub use precision::{Precision, instruction_set};
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope};
+pub use sum::add_in_place;
 pub use swiglu::swiglu;
 pub use weight::{PackedWeight, Weight};
 

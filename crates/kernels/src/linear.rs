@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{HostKernel, Output, View, host2, on_host, primitive};
-use crate::matmul::{Matrix, multiplied};
+use crate::matmul::{Into, Matrix, multiplied};
 use crate::precision::Precision;
 use crate::weight::{PackedWeight, Weight};
 
@@ -57,7 +57,8 @@ impl HostKernel for Linear {
         let ([n, width], [out, _]) = (inputs[0].shape, inputs[1].shape);
         let data = if n <= MOST_ROWS && self.precision == Precision::F32 {
             let mut data = vec![0.0; n * out];
-            few_rows(inputs[0].data, n, inputs[1].data, out, width, &mut data);
+            let (x, w) = (inputs[0].data, inputs[1].data);
+            few_rows(x, n, w, out, width, &mut data, Into::Replace);
             data
         } else {
             let (x, w) = (matrix(inputs[0]), matrix(inputs[1]));

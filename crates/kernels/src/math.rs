@@ -80,8 +80,9 @@ pub fn max(row: &[f32]) -> f32 {
     )
 }
 
+/// [`max`], inside [`vectorised`].
 #[inline(always)]
-fn max_inner(row: &[f32]) -> f32 {
+pub(crate) fn max_inner(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();

@@ -39,19 +39,8 @@ impl HostKernel for RmsNorm {
             .zip(x.par_chunks(BLOCK * width))
             .zip(inverse.par_chunks_mut(BLOCK))
             .for_each(|((y, x), inverse)| {
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-                        for ((y, x), r) in rows.zip(inverse.iter_mut()) {
-                            let mean = sum_of(x, |x| x * x) / width as f32;
-                            *r = 1.0 / (mean + self.epsilon).sqrt();
-                            for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                                *y = x * *r * w;
-                            }
-                        }
-                    },
-                );
+                y.copy_from_slice(x);
+                normalise(y, w, self.epsilon, |row, r| inverse[row] = r);
             });
         Output {
             data,
@@ -98,6 +87,24 @@ impl HostKernel for RmsNorm {
         }
         vec![dx, dw]
     }
+}
+
+/// Norms every row in place; `each` is told a row's number and its inverse root mean square.
+pub(crate) fn normalise(x: &mut [f32], w: &[f32], epsilon: f32, mut each: impl FnMut(usize, f32)) {
+    let width = w.len();
+    vectorised(
+        #[inline(always)]
+        || {
+            for (row, x) in x.chunks_exact_mut(width).enumerate() {
+                let mean = sum_of(x, |x| x * x) / width as f32;
+                let r = 1.0 / (mean + epsilon).sqrt();
+                each(row, r);
+                for (x, &w) in x.iter_mut().zip(w) {
+                    *x = *x * r * w;
+                }
+            }
+        },
+    );
 }
 
 #[inline(always)]

@@ -11,6 +11,9 @@ use rayon::prelude::*;
 use crate::host::{HostKernel, Output, View, host1, on_host};
 use crate::math::vectorised;
 
+/// Rows a task works on.
+const ROWS: usize = 64;
+
 /// Cosines and sines of a batch's positions, shared by every layer.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
@@ -44,6 +47,29 @@ impl RopeTable {
             sin: Arc::new(sin),
             half: frequencies.len(),
         }
+    }
+
+    /// Rotates rows of `width` in place, which begin with the table's row `first`; by the opposite
+    /// angle where `direction` is −1.
+    pub(crate) fn rotate(&self, x: &mut [f32], width: usize, first: usize, direction: f32) {
+        let half = self.half;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, x) in x.chunks_exact_mut(width).enumerate() {
+                    let row = first + row;
+                    let cos = &self.cos[row * half..(row + 1) * half];
+                    let sin = &self.sin[row * half..(row + 1) * half];
+                    for head in x.chunks_exact_mut(2 * half) {
+                        let (a, b) = head.split_at_mut(half);
+                        for i in 0..half {
+                            let s = sin[i] * direction;
+                            (a[i], b[i]) = (a[i] * cos[i] - b[i] * s, b[i] * cos[i] + a[i] * s);
+                        }
+                    }
+                }
+            },
+        );
     }
 
     /// Number of tokens the table was made for.
@@ -91,31 +117,11 @@ struct Rope {
 
 impl Rope {
     fn rotate(&self, x: &[f32], [rows, width]: [usize; 2], direction: f32) -> Vec<f32> {
-        let half = self.table.half;
-        let mut out = vec![0.0; rows * width];
-        out.par_chunks_mut(width)
-            .zip(x.par_chunks(width))
+        let mut out = x.to_vec();
+        debug_assert_eq!(out.len(), rows * width);
+        out.par_chunks_mut(ROWS * width)
             .enumerate()
-            .with_min_len(64)
-            .for_each(|(row, (out, x))| {
-                let cos = &self.table.cos[row * half..(row + 1) * half];
-                let sin = &self.table.sin[row * half..(row + 1) * half];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let heads = out.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half));
-                        for (out, x) in heads {
-                            let (a, b) = x.split_at(half);
-                            let (first, second) = out.split_at_mut(half);
-                            for i in 0..half {
-                                let s = sin[i] * direction;
-                                first[i] = a[i] * cos[i] - b[i] * s;
-                                second[i] = b[i] * cos[i] + a[i] * s;
-                            }
-                        }
-                    },
-                );
-            });
+            .for_each(|(block, out)| self.table.rotate(out, width, block * ROWS, direction));
         out
     }
 }

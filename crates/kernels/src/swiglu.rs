@@ -22,6 +22,18 @@ pub fn swiglu(gate_nf: Tensor<2>, up_nf: Tensor<2>) -> Tensor<2> {
     activation::silu(gate_nf) * up_nf
 }
 
+/// silu(gate) ⊙ up, written over the gate.
+pub(crate) fn gate(gate: &mut [f32], up: &[f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (gate, &up) in gate.iter_mut().zip(up) {
+                *gate = *gate * sigmoid(*gate) * up;
+            }
+        },
+    );
+}
+
 #[derive(Debug)]
 struct SwiGlu;
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
 
+use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{on_host, primitive};
-use crate::matmul::{Into, Matrix, Threads};
+use crate::matmul::{Into, Matrix, Threads, matmul};
 use crate::packed::{self, Exactness, Packed, product};
 use crate::precision::Precision;
 
@@ -78,6 +80,83 @@ impl Weight {
                 Self::Packed(Arc::new(packed))
             }
             _ => self.inner(),
+        }
+    }
+}
+
+/// The left operand of products with several weights.
+pub(crate) struct Operand<'a> {
+    x: Matrix<'a>,
+    values: &'a [f32],
+    packed: Option<Packed>,
+}
+
+impl<'a> Operand<'a> {
+    /// `x` [n, in] for products with weights like `weight`, packed if theirs go by tiles.
+    pub(crate) fn new(x: &'a [f32], n: usize, weight: &HostWeight) -> Self {
+        let width = x.len() / n.max(1);
+        let matrix = Matrix::new(x, n, width, width);
+        let exactness = match weight {
+            HostWeight::Packed(weight) => Some(weight.exactness()),
+            HostWeight::Plain(_) if n > MOST_ROWS => Precision::F32.exactness(),
+            HostWeight::Plain(_) => None,
+        };
+        let packed = exactness.map(|exactness| Packed::left(matrix, exactness, Threads::All));
+        Self {
+            x: matrix,
+            values: x,
+            packed,
+        }
+    }
+}
+
+/// A [`Weight`] on the host.
+#[derive(Clone, Debug)]
+pub(crate) enum HostWeight {
+    Plain(FlexTensor),
+    Packed(Arc<PackedWeight>),
+}
+
+impl HostWeight {
+    pub(crate) fn new(weight: &Weight) -> Self {
+        match weight.packed() {
+            Weight::Plain(tensor, _) => Self::Plain(primitive(tensor)),
+            Weight::Packed(packed) => Self::Packed(packed),
+        }
+    }
+
+    /// `out` of W [out, in].
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Self::Plain(tensor) => tensor.layout().shape()[0],
+            Self::Packed(packed) => packed.shape[0],
+        }
+    }
+
+    /// `out` [n, out] = x Wᵀ, or += x Wᵀ.
+    pub(crate) fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into) {
+        let n = operand.x.rows;
+        match (self, &operand.packed) {
+            (Self::Packed(weight), Some(x)) => {
+                let columns = weight.shape[0];
+                product(x, &weight.tiles, columns, out, columns, into, Threads::All);
+            }
+            (Self::Plain(weight), _) => {
+                let w = weight
+                    .as_slice::<f32>()
+                    .expect("`primitive` makes contiguous f32 tensors");
+                let (columns, width) = (out.len() / n.max(1), operand.x.columns);
+                if n <= MOST_ROWS {
+                    return few_rows(operand.values, n, w, columns, width, out, into);
+                }
+                let w = Matrix::new(w, columns, width, width).transposed();
+                if let Some(x) = &operand.packed {
+                    let w = Packed::right(w, x.exactness(), Threads::All);
+                    return product(x, &w, columns, out, columns, into, Threads::All);
+                }
+                matmul(operand.x, w, out, columns, into, Precision::F32);
+            }
+            (Self::Packed(_), None) => unreachable!("operands are packed where weights are"),
         }
     }
 }

@@ -16,6 +16,6 @@ pub mod weights;
 mod golden;
 
 pub use error::{ModelError, Result};
-pub use llama::{Llama, Parameter, Tokens};
+pub use llama::{Llama, Parameter, Tokens, Trail};
 pub use model::{Model, serialize_tensors};
 pub use tokenizer::Tokenizer;

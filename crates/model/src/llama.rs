@@ -8,10 +8,12 @@
 //! Parameters carry their Hugging Face names.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use distil_kernels::{
-    KvCache, Precision, RopeTable, Weight, attention, embedding, linear, rms_norm, rope, swiglu,
+    HostLayer, KvCache, LayerParameters, Pass, Precision, RopeTable, Weight, attention, embedding,
+    linear, rms_norm, rope, run_layers, swiglu,
 };
 
 use crate::config::{Config, Family};
@@ -32,6 +34,9 @@ pub struct Llama {
     /// The head for many products, see [`Llama::packed`]; where the head is tied, the embedding
     /// remains beside it.
     packed_head: Option<Weight>,
+    /// The layers for inference, made once by [`Llama::packed`].
+    host_layers: Option<Arc<[HostLayer]>>,
+    recompute: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +72,20 @@ pub enum Parameter<'a> {
     Matrix(&'a mut Tensor<2>),
 }
 
+/// What a backward pass through the layers needs besides autodiff's record.
+#[derive(Debug)]
+pub struct Trail {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    segments: Vec<Range<usize>>,
+    table: RopeTable,
+    /// Where autodiff's record begins: the embedded tokens, or, where layers are recomputed, what the
+    /// last of them gave.
+    leaf: Tensor<2>,
+    /// What went into each layer, where layers are recomputed.
+    inputs: Vec<Tensor<2>>,
+}
+
 /// Tokens as a network takes them: packed, without padding.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a> {
@@ -76,6 +95,15 @@ pub struct Tokens<'a> {
     pub positions: &'a [u32],
     /// Consecutive ranges of the token axis, one a sequence.
     pub segments: &'a [Range<usize>],
+}
+
+impl Parameter<'_> {
+    fn untrack(self) {
+        match self {
+            Parameter::Vector(t) => t.inplace(|t| t.without_autodiff()),
+            Parameter::Matrix(t) => t.inplace(|t| t.without_autodiff()),
+        }
+    }
 }
 
 impl Llama {
@@ -156,6 +184,8 @@ impl Llama {
             lm_head,
             precision: Precision::F32,
             packed_head: None,
+            host_layers: None,
+            recompute: false,
         })
     }
 
@@ -203,6 +233,7 @@ impl Llama {
         if self.packed_head.is_some() {
             return self;
         }
+        self.host_layers = None;
         self.precision = precision;
         for weight in self.weights() {
             if let Weight::Plain(_, of) = weight {
@@ -217,13 +248,18 @@ impl Llama {
     /// embedding and the vectors.
     pub fn packed(&self) -> Self {
         let mut this = self.frozen();
-        if self.precision == Precision::F32 || self.packed_head.is_some() {
+        if self.host_layers.is_some() {
             return this;
         }
-        this.packed_head = Some(this.head().packed());
-        for weight in this.weights() {
-            *weight = weight.packed();
+        if self.precision == Precision::Bf16 {
+            let head = this.head().packed();
+            this.lm_head = this.lm_head.map(|_| head.clone());
+            this.packed_head = Some(head);
+            for weight in this.weights() {
+                *weight = weight.packed();
+            }
         }
+        this.host_layers = this.make_host_layers();
         this
     }
 
@@ -231,17 +267,71 @@ impl Llama {
     fn weights(&mut self) -> impl Iterator<Item = &mut Weight> {
         self.layers
             .iter_mut()
-            .flat_map(Layer::linears)
+            .flat_map(Layer::linears_mut)
             .map(|linear| &mut linear.weight)
             .chain(&mut self.lm_head)
     }
 
     /// Final hidden states of a packed batch, [tokens, width].
     pub fn hidden(&self, tokens: Tokens<'_>) -> Tensor<2> {
+        if let Some(layers) = self.host_layers() {
+            return self.host_trunk(&layers, tokens, None);
+        }
         let heads = self.config.heads;
         self.trunk(tokens, &mut |_, [q, k, v]| {
             attention(q, k, v, tokens.segments, heads)
         })
+    }
+
+    /// Final hidden states of a packed batch for training, and what their gradient needs.
+    ///
+    /// The embedding's gradient is one of few rows, and the head's is known before the backward pass
+    /// begins: neither goes through autodiff, see [`Trail`].
+    pub fn tracked(&self, tokens: Tokens<'_>) -> (Tensor<2>, Trail) {
+        let plain = embedding(self.embed_tokens.clone().inner(), tokens.ids);
+        let embedded = Tensor::from_inner(plain).require_grad();
+        let table = RopeTable::new(tokens.positions, &self.frequencies);
+        let mut trail = Trail {
+            ids: tokens.ids.to_vec(),
+            segments: tokens.segments.to_vec(),
+            table,
+            leaf: embedded.clone(),
+            inputs: Vec::new(),
+        };
+        let mut h = embedded;
+        for layer in &self.layers {
+            if self.recompute {
+                // Without a record: the backward pass comes by again.
+                let input = h.inner();
+                h = Tensor::from_inner(self.frozen_layer(layer, input.clone(), &trail));
+                trail.inputs.push(input);
+            } else {
+                h = self.layer(layer, h, &trail);
+            }
+        }
+        if self.recompute {
+            h = h.require_grad();
+            trail.leaf = h.clone();
+        }
+        let hidden = rms_norm(h, self.norm.clone(), self.config.norm_epsilon);
+        (hidden, trail)
+    }
+
+    fn layer(&self, layer: &Layer, h: Tensor<2>, trail: &Trail) -> Tensor<2> {
+        let heads = self.config.heads;
+        self.through(layer, h, &trail.table, &mut |[q, k, v]| {
+            attention(q, k, v, &trail.segments, heads)
+        })
+    }
+
+    fn frozen_layer(&self, layer: &Layer, h: Tensor<2>, trail: &Trail) -> Tensor<2> {
+        let mut layer = layer.clone();
+        let mut list = Vec::new();
+        layer.parameters("", &mut list);
+        for (_, parameter) in list {
+            parameter.untrack();
+        }
+        self.layer(&layer, h, trail)
     }
 
     /// Final hidden states of tokens that continue the rows of a cache; `rows[i]` is the row of
@@ -252,6 +342,9 @@ impl Llama {
         rows: &[usize],
         cache: &mut KvCache,
     ) -> Tensor<2> {
+        if let Some(layers) = self.host_layers() {
+            return self.host_trunk(&layers, tokens, Some((cache, rows)));
+        }
         self.trunk(tokens, &mut |layer, qkv| {
             cache.attend(layer, qkv, tokens.segments, rows)
         })
@@ -262,26 +355,82 @@ impl Llama {
         KvCache::new(self.config.layers, self.config.heads, rows, capacity)
     }
 
+    /// The layers for inference on the CPU, if that is what this network is for.
+    fn host_layers(&self) -> Option<Arc<[HostLayer]>> {
+        let Some(kept) = &self.host_layers else {
+            return self.make_host_layers();
+        };
+        match distil_kernels::is_portable() {
+            false => Some(kept.clone()),
+            true => None,
+        }
+    }
+
+    fn make_host_layers(&self) -> Option<Arc<[HostLayer]>> {
+        let layer = |layer: &Layer| {
+            let of = |linear: &'_ Linear| (linear.weight.clone(), linear.bias.clone());
+            let linears = layer.linears().map(of);
+            let parameters = LayerParameters {
+                norms: [&layer.input_layernorm, &layer.post_attention_layernorm],
+                linears: linears.each_ref().map(|(w, b)| (w, b.as_ref())),
+                head_norms: layer
+                    .q_norm
+                    .as_ref()
+                    .zip(layer.k_norm.as_ref())
+                    .map(<[_; 2]>::from),
+            };
+            HostLayer::new(&parameters, self.config.heads, self.config.norm_epsilon)
+        };
+        self.layers.iter().map(layer).collect()
+    }
+
+    fn host_trunk(
+        &self,
+        layers: &[HostLayer],
+        tokens: Tokens<'_>,
+        cache: Option<(&mut KvCache, &[usize])>,
+    ) -> Tensor<2> {
+        let embedded = embedding(self.embed_tokens.clone(), tokens.ids);
+        let pass = Pass {
+            segments: tokens.segments,
+            table: &RopeTable::new(tokens.positions, &self.frequencies),
+            cache,
+        };
+        let h = run_layers(layers, embedded, pass);
+        rms_norm(h, self.norm.clone(), self.config.norm_epsilon)
+    }
+
     fn trunk(
         &self,
         tokens: Tokens<'_>,
         attend: &mut dyn FnMut(usize, [Tensor<2>; 3]) -> Tensor<2>,
     ) -> Tensor<2> {
         let table = RopeTable::new(tokens.positions, &self.frequencies);
-        let epsilon = self.config.norm_epsilon;
         let mut h = embedding(self.embed_tokens.clone(), tokens.ids);
         for (index, layer) in self.layers.iter().enumerate() {
-            let x = rms_norm(h.clone(), layer.input_layernorm.clone(), epsilon);
-            let q = self.head_norm(layer.q_proj.forward(x.clone()), &layer.q_norm);
-            let k = self.head_norm(layer.k_proj.forward(x.clone()), &layer.k_norm);
-            let v = layer.v_proj.forward(x);
-            let mixed = attend(index, [rope(q, &table), rope(k, &table), v]);
-            h = h + layer.o_proj.forward(mixed);
-            let x = rms_norm(h.clone(), layer.post_attention_layernorm.clone(), epsilon);
-            let gated = swiglu(layer.gate_proj.forward(x.clone()), layer.up_proj.forward(x));
-            h = h + layer.down_proj.forward(gated);
+            h = self.through(layer, h, &table, &mut |qkv| attend(index, qkv));
         }
-        rms_norm(h, self.norm.clone(), epsilon)
+        rms_norm(h, self.norm.clone(), self.config.norm_epsilon)
+    }
+
+    /// One layer.
+    fn through(
+        &self,
+        layer: &Layer,
+        h: Tensor<2>,
+        table: &RopeTable,
+        attend: &mut dyn FnMut([Tensor<2>; 3]) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let epsilon = self.config.norm_epsilon;
+        let x = rms_norm(h.clone(), layer.input_layernorm.clone(), epsilon);
+        let q = self.head_norm(layer.q_proj.forward(x.clone()), &layer.q_norm);
+        let k = self.head_norm(layer.k_proj.forward(x.clone()), &layer.k_norm);
+        let v = layer.v_proj.forward(x);
+        let mixed = attend([rope(q, table), rope(k, table), v]);
+        let h = h + layer.o_proj.forward(mixed);
+        let x = rms_norm(h.clone(), layer.post_attention_layernorm.clone(), epsilon);
+        let gated = swiglu(layer.gate_proj.forward(x.clone()), layer.up_proj.forward(x));
+        h + layer.down_proj.forward(gated)
     }
 
     /// Qwen3's norm of each head by itself.
@@ -291,6 +440,37 @@ impl Llama {
         let e = self.config.heads.dimension;
         let heads = x.reshape([n * width / e, e]);
         rms_norm(heads, weight.clone(), self.config.norm_epsilon).reshape([n, width])
+    }
+
+    /// Whether the backward pass computes each layer's activations again instead of keeping them.
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        self.recompute = recompute;
+        self
+    }
+
+    /// d `loss` / d parameters of a loss on what [`Llama::tracked`] gave. `collect` receives, one or
+    /// several times, the gradients that autodiff found, and at the end the embedded tokens' own,
+    /// [tokens, width].
+    pub fn backward(
+        &self,
+        loss: Tensor<1>,
+        trail: Trail,
+        collect: &mut dyn FnMut(&mut burn::tensor::Gradients),
+    ) -> Option<Tensor<2>> {
+        let mut found = loss.backward();
+        let mut d = trail.leaf.grad_remove(&mut found)?;
+        collect(&mut found);
+        drop(found);
+        let mut trail = trail;
+        while let Some(input) = trail.inputs.pop() {
+            let layer = &self.layers[trail.inputs.len()];
+            let leaf = Tensor::from_inner(input).require_grad();
+            let out = self.layer(layer, leaf.clone(), &trail);
+            let mut found = distil_kernels::attach_gradient(out, 0.0, d).backward();
+            d = leaf.grad_remove(&mut found)?;
+            collect(&mut found);
+        }
+        Some(d)
     }
 
     /// Every parameter with its Hugging Face name, in the order of the forward pass.
@@ -330,6 +510,7 @@ impl Llama {
 
     /// The same network whose every parameter is tracked by autodiff.
     pub fn trainable(mut self) -> Self {
+        self.host_layers = None;
         for (_, parameter) in self.parameters() {
             match parameter {
                 Parameter::Vector(t) => t.inplace(tracked),
@@ -343,10 +524,7 @@ impl Llama {
     pub fn frozen(&self) -> Self {
         let mut this = self.clone();
         for (_, parameter) in this.parameters() {
-            match parameter {
-                Parameter::Vector(t) => t.inplace(|t| t.without_autodiff()),
-                Parameter::Matrix(t) => t.inplace(|t| t.without_autodiff()),
-            }
+            parameter.untrack();
         }
         this
     }
@@ -367,6 +545,7 @@ impl Llama {
         Ok(Self {
             config: self.config.with_layers(keep.len()),
             layers: keep.iter().map(|&i| self.layers[i].clone()).collect(),
+            host_layers: None,
             ..self.clone()
         })
     }
@@ -392,7 +571,7 @@ impl Linear {
 }
 
 impl Layer {
-    fn linears(&mut self) -> [&mut Linear; 7] {
+    fn linears_mut(&mut self) -> [&mut Linear; 7] {
         [
             &mut self.q_proj,
             &mut self.k_proj,
@@ -401,6 +580,18 @@ impl Layer {
             &mut self.gate_proj,
             &mut self.up_proj,
             &mut self.down_proj,
+        ]
+    }
+
+    fn linears(&self) -> [&Linear; 7] {
+        [
+            &self.q_proj,
+            &self.k_proj,
+            &self.v_proj,
+            &self.o_proj,
+            &self.gate_proj,
+            &self.up_proj,
+            &self.down_proj,
         ]
     }
 

@@ -7,7 +7,7 @@ use distil::rollout::{Generation, Prompt, generate};
 use distil_model::Model;
 use distil_model::chat_template::Message;
 
-use crate::arguments::SamplingArguments;
+use crate::arguments::{PrecisionArguments, SamplingArguments};
 use crate::failure::WrongInput;
 use crate::progress::Progress;
 use crate::verb::generate::text_of;
@@ -41,10 +41,13 @@ pub(crate) struct Chat {
     /// Start of the random stream
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 pub(crate) fn run(chat: &Chat, progress: &mut Progress) -> anyhow::Result<()> {
-    let model = loading::model(&chat.model, progress)?;
+    let model = loading::asked_model(&chat.model, chat.precision, progress)?;
     let Some(template) = model.tokenizer.chat_template() else {
         return Err(WrongInput::new(
             format!("{} has no chat template", model.path().display()),

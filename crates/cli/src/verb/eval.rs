@@ -10,6 +10,7 @@ use distil::eval::metric::{METRIC_NAMES, METRICS, metric};
 use distil_model::{Model, files};
 use serde_json::{Map, Value, json};
 
+use crate::arguments::PrecisionArguments;
 use crate::failure::WrongInput;
 use crate::progress::Progress;
 use crate::{loading, output, verb};
@@ -78,6 +79,9 @@ pub(crate) struct Eval {
     /// Tokens scored at once: sets the memory, not the result
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = verb::at_least_one)]
     micro_batch_tokens: usize,
+
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<()> {
@@ -86,9 +90,10 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
         output::check_file(out, arguments.force)?;
     }
     let data = loading::rows(&arguments.data)?;
-    let model = loading::model(&arguments.model, progress)?;
+    let precision = arguments.precision;
+    let model = loading::asked_model(&arguments.model, precision, progress)?;
     let teacher = match &arguments.teacher {
-        Some(reference) => Some(loading::model(reference, progress)?),
+        Some(reference) => Some(loading::asked_model(reference, precision, progress)?),
         None => None,
     };
     let template = loading::template(&arguments.template, &model)?;
@@ -112,6 +117,7 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     let mut settings = Settings {
         metrics: metrics.clone(),
         sampling: GREEDY,
+        sampling_precision: None,
         max_new_tokens: arguments.max_new_tokens,
         batch: arguments.batch,
         seed: 0,
@@ -134,6 +140,7 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
         "model": arguments.model,
         "teacher": arguments.teacher,
         "data": arguments.data,
+        "precision": precision.precision(),
     });
     let (table, summary) = match &arguments.seeds {
         None => {

@@ -11,7 +11,7 @@ use distil::rollout::{self, Finish, Generation, Response, generate};
 use distil_model::Model;
 use serde_json::{Value, json};
 
-use crate::arguments::SamplingArguments;
+use crate::arguments::{PrecisionArguments, SamplingArguments};
 use crate::output::{self, JsonLines};
 use crate::progress::Progress;
 use crate::{loading, verb};
@@ -71,6 +71,9 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = verb::at_least_one)]
     batch: usize,
 
+    #[command(flatten)]
+    precision: PrecisionArguments,
+
     /// Give the prompt to the model as it is, without a template
     #[arg(long, conflicts_with = "template")]
     raw: bool,
@@ -86,7 +89,7 @@ pub(crate) fn run(arguments: &Generate, progress: &mut Progress) -> anyhow::Resu
         None => one_row(arguments.prompt.clone().unwrap_or_default()),
     };
     let mut lines = JsonLines::new(arguments.out.as_deref(), arguments.force)?;
-    let model = loading::model(&arguments.model, progress)?;
+    let model = loading::asked_model(&arguments.model, arguments.precision, progress)?;
     let template = match arguments.raw {
         true => loading::template("{{ prompt }}", &model)?,
         false => loading::template(&arguments.template, &model)?,

@@ -14,6 +14,7 @@ use distil::reward::{TokenRewards, induced_rewards};
 use distil_model::Model;
 use serde_json::json;
 
+use crate::arguments::PrecisionArguments;
 use crate::failure::WrongInput;
 use crate::output::JsonLines;
 use crate::progress::Progress;
@@ -59,6 +60,9 @@ pub(crate) struct Reward {
     /// Tokens computed at once: sets the memory, not the result
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = verb::at_least_one)]
     micro_batch_tokens: usize,
+
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 /// `--value`.
@@ -87,7 +91,7 @@ pub(crate) fn run(arguments: &Reward, progress: &mut Progress) -> anyhow::Result
     }
     let references = references(&arguments.data)?;
     let mut lines = JsonLines::new(Some(&arguments.out), arguments.force)?;
-    let teacher = loading::model(&arguments.teacher, progress)?;
+    let teacher = loading::asked_model(&arguments.teacher, arguments.precision, progress)?;
     let config = teacher.network.config();
     let rows = readings(arguments, &data, &teacher, progress)?;
     let measure = |row: &Vec<Example>| {

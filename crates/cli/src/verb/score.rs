@@ -8,6 +8,7 @@ use distil::score::score;
 use distil::teacher::align;
 use serde_json::json;
 
+use crate::arguments::PrecisionArguments;
 use crate::output::JsonLines;
 use crate::progress::Progress;
 use crate::{loading, verb};
@@ -22,7 +23,8 @@ use crate::{loading, verb};
 #[command(after_help = "\
 Examples:
   distil score student --data test.jsonl --out scores.jsonl
-  distil score student --data test.jsonl --teacher smollm2-135m-instruct --out scores.jsonl")]
+  distil score student --data test.jsonl --teacher smollm2-135m-instruct --out scores.jsonl
+  distil score student --data test.jsonl --precision bf16 --out rounded.jsonl")]
 pub(crate) struct Score {
     /// The model
     model: String,
@@ -50,14 +52,18 @@ pub(crate) struct Score {
     /// Tokens computed at once: sets the memory, not the result
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = verb::at_least_one)]
     micro_batch_tokens: usize,
+
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 pub(crate) fn run(arguments: &Score, progress: &mut Progress) -> anyhow::Result<()> {
     let data = loading::rows(&arguments.data)?;
     let mut lines = JsonLines::new(Some(&arguments.out), arguments.force)?;
-    let model = loading::model(&arguments.model, progress)?;
+    let precision = arguments.precision;
+    let model = loading::asked_model(&arguments.model, precision, progress)?;
     let teacher = match &arguments.teacher {
-        Some(reference) => Some(loading::model(reference, progress)?),
+        Some(reference) => Some(loading::asked_model(reference, precision, progress)?),
         None => None,
     };
     let mut context = model.network.config().context;

@@ -154,6 +154,32 @@ fn a_run_with_a_cached_teacher_ends_with_the_same_bits() {
     }
 }
 
+/// A student that is read again is computed as it was, and so is the policy that samples.
+#[test]
+fn a_run_in_bf16_ends_with_the_same_bits() {
+    let home = Home::new();
+    home.configure(
+        "name = \"llmr\"\nmax_new_tokens = 4\nsync_every = 3",
+        &format!("steps = {STEPS}\ncheckpoint_every = 4"),
+    );
+    let text = String::from_utf8(home.read("run.toml")).unwrap();
+    let rounded = "precision = \"bf16\"\n";
+    let teacher = format!("[teacher]\n{rounded}");
+    let student = format!("[student]\n{rounded}sampling_precision = \"f32\"\n");
+    let text = text.replace("[teacher]\n", &teacher);
+    home.write("run.toml", &text.replace("[student]\n", &student));
+    home.ok(&["train", "run.toml", "--out", "unbroken"]);
+    for name in ["broken/checkpoints/step-4", "broken/checkpoints/step-20"] {
+        let _ = std::fs::remove_dir_all(home.path("broken"));
+        let mut child = until(&home, name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let did = resume(&home);
+        assert_eq!(did.status, 0, "{name}: {}", did.err);
+        same(&home);
+    }
+}
+
 /// The teacher answers once for a whole schedule.
 #[test]
 fn stages_share_the_teachers_samples() {
@@ -163,7 +189,9 @@ fn stages_share_the_teachers_samples() {
     let (before, after) = text.split_once("[method]\nname = \"sft\"\n").unwrap();
     let stages = "[[stage]]\nmethod = { name = \"seqkd\", max_new_tokens = 4 }\ntrain.steps = 1\n\
                   [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 4 }\ntrain.steps = 1\n\
-                  [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 5 }\ntrain.steps = 1\n";
+                  [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 5 }\ntrain.steps = 1\n\
+                  [[stage]]\nmethod = { name = \"dpkd\", max_new_tokens = 4 }\ntrain.steps = 1\n\
+                  teacher.precision = \"bf16\"\n";
     home.write("run.toml", &format!("{before}{after}{stages}"));
     let did = home.run(&["train", "run.toml", "--out", "run"]);
     assert_eq!(did.status, 0, "{}", did.err);
@@ -172,6 +200,7 @@ fn stages_share_the_teachers_samples() {
     let key = |stage: &str| home.read(&format!("run/stages/{stage}/teacher-samples.key"));
     assert_eq!(key("1-seqkd"), key("2-dpkd"));
     assert_ne!(key("2-dpkd"), key("3-dpkd"), "longer answers are others");
+    assert_ne!(key("2-dpkd"), key("4-dpkd"), "a rounded teacher is another");
 }
 
 #[test]

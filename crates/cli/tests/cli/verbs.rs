@@ -211,6 +211,50 @@ fn score_gives_lists_over_the_response_tokens() {
     }
 }
 
+/// Rounded factors change every number a little, whichever verb says it.
+#[test]
+fn models_are_asked_in_bf16_too() {
+    let home = Home::new();
+    let lines = |verb: &str, more: &[&str], out: &str| {
+        let arguments = [verb, "model", "--data", "dev.jsonl", "--out", out];
+        home.ok(&[&arguments[..], more].concat());
+        objects(&String::from_utf8(home.read(out)).unwrap())
+    };
+    let bf16 = ["--precision", "bf16"];
+    for (verb, name) in [("score", "logprobs"), ("reward", "q")] {
+        let exact = lines(verb, &[], &format!("{verb}.jsonl"));
+        let same = lines(verb, &["--precision", "f32"], &format!("{verb}-f32.jsonl"));
+        let rounded = lines(verb, &bf16, &format!("{verb}-bf16.jsonl"));
+        assert_eq!(exact, same, "f32 is the default");
+        let of = |lines: &[Value]| -> Vec<f64> {
+            lines.iter().flat_map(|line| numbers(&line[name])).collect()
+        };
+        let (exact, rounded) = (of(&exact), of(&rounded));
+        assert_eq!(exact.len(), rounded.len());
+        let furthest = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs());
+        let furthest = furthest.fold(0.0, f64::max);
+        assert!(furthest > 1e-6 && furthest < 0.1, "{verb}: {furthest}");
+    }
+    let answer = ["--max-new-tokens", "3", "--temperature", "0"];
+    let generate = ["generate", "model", "--prompt", "a"];
+    assert!(
+        !home
+            .ok(&[&generate[..], &answer, &bf16].concat())
+            .is_empty()
+    );
+    home.ok(&[&["chat", "model"][..], &answer, &bf16].concat());
+    let eval = ["eval", "model", "--teacher", "model", "--data", "dev.jsonl"];
+    let eval = [&eval[..], &["--max-new-tokens", "3", "--json"]].concat();
+    for precision in ["f32", "bf16"] {
+        let printed = home.ok(&[&eval[..], &["--precision", precision]].concat());
+        let report = &objects(&printed)[0];
+        assert_eq!(report["precision"], precision);
+        assert_eq!(report["metrics"]["forward_kl"], 0.0, "both are the same");
+    }
+    let wrong = ["--precision", "f16"];
+    home.refused(&[&generate[..], &wrong].concat(), &["f32, bf16"]);
+}
+
 #[test]
 fn reward_gives_lists_that_add_up_and_correlates_with_references() {
     let home = Home::new();
@@ -442,6 +486,17 @@ fn plan_predicts_and_starts_nothing() {
         "{plan}"
     );
     assert!(!home.path("runs").exists());
+    let rounded = ["--set", "teacher.precision=bf16", "--json"];
+    let rounded = home.ok(&[&["plan", "run.toml"][..], &rounded].concat());
+    let rounded = &objects(&rounded)[0];
+    assert_eq!(rounded["teacher"]["precision"], "bf16");
+    assert_eq!(rounded["student"]["precision"], "f32");
+    let teacher = |plan: &Value| {
+        let parts = plan["memory"].as_array().unwrap().iter();
+        let mut parts = parts.filter(|part| part["what"] == "teacher's weights");
+        parts.next().unwrap()["bytes"].as_u64().unwrap()
+    };
+    assert!(teacher(rounded) < teacher(json));
 }
 
 #[test]
@@ -504,6 +559,36 @@ fn train_writes_a_student_that_every_verb_takes() {
             "2",
         ]);
     }
+}
+
+/// A teacher that answers in bf16 is pruned and hashed as it is on the disk: a step of no length leaves
+/// of the student what `distil prune` makes.
+#[test]
+fn precision_changes_neither_the_pruned_student_nor_what_is_hashed() {
+    let home = Home::new();
+    let still = "steps = 1\nweight_decay = 0.0";
+    home.configure("name = \"kd\"", still);
+    home.ok(&["prune", "model", "--layers", "2", "--out", "pruned"]);
+    let pruned = home.read("pruned/model.safetensors");
+    let hashed = |run: &str| {
+        let text = home.read(&format!("{run}/environment.json"));
+        let environment: Value = serde_json::from_slice(&text).unwrap();
+        environment["sha256"].clone()
+    };
+    let trained = |run: &str, keys: &[&str]| {
+        let mut arguments = vec!["train", "run.toml", "--out", run];
+        for &key in keys.iter().chain(&["train.learning_rate=1e-30"]) {
+            arguments.extend(["--set", key]);
+        }
+        home.ok(&arguments);
+        home.read(&format!("{run}/student/model.safetensors"))
+    };
+    assert!(trained("exact", &[]) == pruned);
+    let both = ["teacher.precision=bf16", "student.precision=bf16"];
+    assert!(trained("rounded", &both) == pruned);
+    assert_eq!(hashed("exact"), hashed("rounded"));
+    let resolved = String::from_utf8(home.read("rounded/config.toml")).unwrap();
+    assert!(resolved.contains("sampling_precision = \"bf16\"\n"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::Result;
 pub(crate) fn check(config: &Config, document: &Document) -> Result<()> {
     corpus(config, document)?;
     cache(config, document)?;
+    sampling_precision(config, document)?;
     cross_entropy_alone(&config.method, document)?;
     match &config.method {
         Method::DistiLlm(_) => threshold_that_hears_nothing(config, document),
@@ -84,6 +85,24 @@ fn cache(config: &Config, document: &Document) -> Result<()> {
                 config.method.name()
             ),
             "remove it; kd, gkd, distillm and the token form of dpkd read the same texts again",
+        )),
+    }
+}
+
+/// A precision of samples that nobody draws.
+fn sampling_precision(config: &Config, document: &Document) -> Result<()> {
+    let student = &config.student;
+    let samples = config.method.samples_student() || config.data.eval.is_some();
+    match samples || student.sampling_precision == student.precision {
+        true => Ok(()),
+        false => Err(document.refuse(
+            "student.sampling_precision",
+            format!(
+                "has no effect: method `{}` draws no response of the student, and without data.eval \
+                 it answers nothing",
+                config.method.name()
+            ),
+            "remove it, or set student.precision",
         )),
     }
 }

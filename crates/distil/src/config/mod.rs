@@ -37,7 +37,7 @@ pub use method::{
     PbkdMode, PreferenceKind, Reference, Responses, RewardBaseline, Rollout, Sampling, SeqKd,
     StateValue, TokenLoss, Unfinished,
 };
-pub use models::{Prune, Student, Teacher};
+pub use models::{Precision, Prune, Start, Student, Teacher};
 pub use reference::{reference, reference_of};
 pub use train::{Length, Schedule, Train};
 
@@ -54,7 +54,7 @@ pub struct Config {
     /// The model that is distilled; only `sft` does without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<Teacher>,
-    /// What the student starts from.
+    /// The model that is trained: what it starts from, and how it is computed.
     pub student: Student,
     /// Prompts and responses.
     pub data: Data,
@@ -114,7 +114,8 @@ fn read(path: &Path) -> Result<String> {
 pub struct Stage {
     /// Its folder's name inside the run's `stages/`: number and method.
     pub name: String,
-    /// What it does. From the second stage on, `student` stands in for the one before's student.
+    /// What it does. From the second stage on, `student.start` stands in for the one before's
+    /// student.
     pub config: Config,
 }
 

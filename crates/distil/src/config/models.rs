@@ -1,6 +1,7 @@
-//! `[teacher]` and `[student]`: which model teaches, and what the student starts from.
+//! `[teacher]` and `[student]`: which model teaches, what the student starts from, and in which
+//! precision both are computed.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::given::{GivenStudent, GivenTeacher};
@@ -14,12 +15,57 @@ pub struct Teacher {
     pub model: String,
     /// Whether its hidden states on the training texts are kept instead of computed in every step.
     pub cache: bool,
+    /// Number format of its matrix products.
+    pub precision: Precision,
+}
+
+/// Number format of matrix products. Weights are f32, and so are sums and all that is no matrix
+/// product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Both factors rounded to bf16.
+    Bf16,
+}
+
+impl Precision {
+    /// The name as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl From<Precision> for distil_kernels::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// The model that is trained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Student {
+    /// What it starts from.
+    #[serde(flatten)]
+    pub start: Start,
+    /// Number format of its matrix products in training.
+    pub precision: Precision,
+    /// Number format of its matrix products where it samples.
+    pub sampling_precision: Precision,
 }
 
 /// What the student starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Student {
+pub enum Start {
     /// Some of the teacher's layers.
     Prune(Prune),
     /// Another model: its reference; a path is absolute.
@@ -54,7 +100,17 @@ pub(crate) fn teacher(
         let fix = "add [teacher] model = \"…\", or remove the key";
         return Err(document.refuse("teacher.cache", "there is no teacher to keep", fix));
     }
-    Ok(given.model.map(|model| Teacher { model, cache }))
+    let precision = given.precision.unwrap_or_default();
+    if precision != Precision::F32 && given.model.is_none() {
+        let fix = "add [teacher] model = \"…\", or remove the key";
+        let what = "there is no teacher to compute with";
+        return Err(document.refuse("teacher.precision", what, fix));
+    }
+    Ok(given.model.map(|model| Teacher {
+        model,
+        cache,
+        precision,
+    }))
 }
 
 pub(crate) fn student(
@@ -62,13 +118,22 @@ pub(crate) fn student(
     teacher: Option<&Teacher>,
     document: &Document,
 ) -> Result<Student> {
+    let precision = given.precision.unwrap_or_default();
+    Ok(Student {
+        precision,
+        sampling_precision: given.sampling_precision.unwrap_or(precision),
+        start: start(given, teacher, document)?,
+    })
+}
+
+fn start(given: GivenStudent, teacher: Option<&Teacher>, document: &Document) -> Result<Start> {
     let fix =
         "set exactly one of prune = { layers = N }, prune = { keep = [0, …] } and model = \"…\"";
     match (given.prune.layers, given.prune.keep, given.model) {
         (None, None, None) => {
             Err(document.refuse("student", "nothing says what the student starts from", fix))
         }
-        (None, None, Some(model)) => Ok(Student::Model(model)),
+        (None, None, Some(model)) => Ok(Start::Model(model)),
         (Some(layers), None, None) => pruned(
             Prune::Layers(layers),
             "student.prune.layers",
@@ -98,7 +163,7 @@ fn pruned(
     path: &str,
     teacher: Option<&Teacher>,
     document: &Document,
-) -> Result<Student> {
+) -> Result<Start> {
     if teacher.is_none() {
         let fix = "add [teacher] model = \"…\", or start from student.model instead";
         return Err(document.refuse(
@@ -107,5 +172,5 @@ fn pruned(
             fix,
         ));
     }
-    Ok(Student::Prune(prune))
+    Ok(Start::Prune(prune))
 }

@@ -35,6 +35,9 @@ fn refused(overrides: &[&str], parts: &[&str]) {
 fn samples() -> Vec<Config> {
     let full = [
         "seed=7",
+        "teacher.precision=bf16",
+        "student.precision=bf16",
+        "student.sampling_precision=f32",
         "data.eval=/d/dev.jsonl",
         "data.limit=9",
         "data.template={{ prompt }}\n\"x\" \\ é",
@@ -201,6 +204,24 @@ fn derived_defaults() {
         (20, true)
     );
     assert_eq!(config.train.length, Length::Epochs(1.0));
+    let precisions = |overrides: &[&str]| {
+        let Student {
+            precision,
+            sampling_precision,
+            ..
+        } = parse(SMALL, overrides).unwrap().student;
+        (precision, sampling_precision)
+    };
+    use Precision::{Bf16, F32};
+    assert_eq!(precisions(&[]), (F32, F32));
+    assert_eq!(precisions(&["student.precision=bf16"]), (Bf16, Bf16));
+    assert_eq!(
+        precisions(&["student.precision=bf16", "student.sampling_precision=f32"]),
+        (Bf16, F32)
+    );
+    let samples_only = ["student.sampling_precision=bf16"];
+    assert_eq!(precisions(&samples_only), (F32, Bf16));
+    assert_eq!(config.teacher.unwrap().precision, F32);
 
     let nothing_to_measure = parse(SMALL, &[]).unwrap();
     assert!(nothing_to_measure.eval.metrics.is_empty() && !nothing_to_measure.train.keep_best);
@@ -283,6 +304,10 @@ fn combinations_that_make_no_sense_are_refused_with_the_fix() {
         &["student.prune.layers", "exactly one of"],
     );
     refused(
+        &["teacher.precision=bf17"],
+        &["teacher.precision", "did you mean \"bf16\"?", "`\"f32\"`"],
+    );
+    refused(
         &["train.steps=5", "train.warmup_steps=5"],
         &[
             "train.warmup_steps: 5 steps of warm-up",
@@ -352,6 +377,12 @@ fn what_is_missing_is_named() {
         without(teacher, &["method.name=sft"])
             .contains("takes layers of the teacher, but teacher.model is not set")
     );
+    let rounded = [
+        "method.name=sft",
+        "student.model=x",
+        "teacher.precision=bf16",
+    ];
+    assert!(without(teacher, &rounded).contains("teacher.precision: there is no teacher"));
     let own_start = [
         "method.name=sft",
         "student.model=x",
@@ -421,6 +452,14 @@ fn combinations_without_meaning_are_refused_by_name() {
             &["method.name=llmr", "teacher.cache=true"],
             &["teacher.cache", "has no effect with method `llmr`"],
         ),
+        (
+            &["method.name=kd", "student.sampling_precision=bf16"],
+            &[
+                "student.sampling_precision",
+                "has no effect: method `kd`",
+                "student.precision",
+            ],
+        ),
         (&["method.name=distillm"], &["data.eval", "no validation"]),
         (
             &["method.name=distillm", dev, "eval.metrics=[\"rouge_l\"]"],
@@ -474,6 +513,8 @@ fn combinations_without_meaning_are_refused_by_name() {
             "train.batch=1",
         ][..],
         &["method={name=\"minillm\", lm_weight=0}"],
+        &["method.name=kd", "student.precision=bf16"],
+        &["method.name=kd", "student.sampling_precision=bf16", dev],
         &[
             "method={name=\"llmr\", sentence_level=true}",
             "train.batch=1",
@@ -551,6 +592,36 @@ fn stages_share_what_stands_outside_of_them() {
         Runs::parse(SMALL, Path::new("/base/run.toml"), &[]).unwrap(),
         Runs::One(_)
     ));
+}
+
+/// A stage's student starts from the one before's, and is computed as the stage says.
+#[test]
+fn every_stage_may_have_precisions_of_its_own() {
+    let text = STAGES
+        .replace("prune = { layers = 16 }", "precision = \"bf16\"")
+        .replace(
+            "train.steps = 7",
+            "train.steps = 7\nstudent = { prune.layers = 16, sampling_precision = \"f32\" }",
+        )
+        .replace(
+            "batch = 9",
+            "batch = 9\n[stage.student]\nprecision = \"f32\"",
+        );
+    let dev = "data.eval=/d/dev.jsonl";
+    let found = stages(&text, &[dev]).unwrap();
+    use Precision::{Bf16, F32};
+    let expected = [(Bf16, F32), (F32, F32)];
+    for (stage, (precision, sampling_precision)) in found.iter().zip(expected) {
+        let student = Student {
+            start: Start::Prune(Prune::Layers(16)),
+            precision,
+            sampling_precision,
+        };
+        assert_eq!(stage.config.student, student, "{}", stage.name);
+    }
+    let later = [dev, "stage.2.student.sampling_precision=bf16"];
+    let student = &stages(&text, &later).unwrap()[1].config.student;
+    assert_eq!(student.sampling_precision, Bf16);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 
 use super::keys::KEYS;
-use super::{Config, Data, Eval, Length, Method, Prune, Student, Train};
+use super::{Config, Data, Eval, Length, Method, Prune, Start, Train};
 
 /// TOML text in the making.
 struct Writer(String);
@@ -50,22 +50,27 @@ pub(crate) fn to_toml(config: &Config) -> String {
         Some(teacher) => {
             out.text("model", &teacher.model);
             out.plain("cache", teacher.cache);
+            out.text("precision", teacher.precision.name());
         }
         None => {
             out.unset("model");
             out.unset("cache");
+            out.unset("precision");
         }
     }
     out.table("student");
-    match &config.student {
-        Student::Prune(Prune::Layers(layers)) => {
+    let student = &config.student;
+    match &student.start {
+        Start::Prune(Prune::Layers(layers)) => {
             out.plain("prune", format_args!("{{ layers = {layers} }}"))
         }
-        Student::Prune(Prune::Keep(keep)) => {
+        Start::Prune(Prune::Keep(keep)) => {
             out.plain("prune", format_args!("{{ keep = {keep:?} }}"))
         }
-        Student::Model(model) => out.text("model", model),
+        Start::Model(model) => out.text("model", model),
     }
+    out.text("precision", student.precision.name());
+    out.text("sampling_precision", student.sampling_precision.name());
     data(&mut out, &config.data);
     method(&mut out, &config.method);
     train(&mut out, &config.train);

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::metric::{Better, METRIC_NAMES, Measure, MetricInfo, mean, metric};
-use crate::config::Sampling;
+use crate::config::{Precision, Sampling};
 use crate::data::example::{Encoding, Example, PromptExample, examples, prompts};
 use crate::data::read::DataSet;
 use crate::data::row::Content;
@@ -40,6 +40,9 @@ pub struct Settings {
     pub metrics: Vec<String>,
     /// How answers are drawn; usually [`GREEDY`].
     pub sampling: Sampling,
+    /// Number format of the matrix products that generate answers; `None` is that of the student's
+    /// network. Scores are computed in the network's in either case.
+    pub sampling_precision: Option<Precision>,
     /// Length limit of answers, in tokens.
     pub max_new_tokens: usize,
     /// Answers generated at once.
@@ -178,9 +181,14 @@ pub fn answer(
         seed: settings.seed,
         batch: settings.batch,
     };
+    let network = student.network.clone();
+    let network = match settings.sampling_precision {
+        Some(precision) => network.in_precision(precision.into()),
+        None => network,
+    };
     let mut done = 0;
     let responses = generate(
-        &student.network,
+        &network,
         &student.stop_ids,
         &rows,
         &generation,

@@ -21,7 +21,7 @@ use crate::config::DistiLlm;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{on_given_text, on_own_samples};
-use crate::rollout::on_policy::{Answers, OnPolicy};
+use crate::rollout::on_policy::{Answers, Policy};
 use crate::rollout::uniform_of;
 
 /// What a checkpoint keeps of it.
@@ -32,7 +32,7 @@ pub(crate) struct DistiLlmMethod {
     settings: DistiLlm,
     objective: Box<MakeObjective>,
     teacher: Teacher,
-    student: OnPolicy,
+    student: Policy,
     examples: Vec<Example>,
     state: State,
 }
@@ -50,7 +50,7 @@ struct State {
 pub(crate) fn method(
     settings: DistiLlm,
     teacher: Teacher,
-    student: OnPolicy,
+    student: Policy,
     examples: Vec<Example>,
 ) -> DistiLlmMethod {
     DistiLlmMethod {
@@ -161,7 +161,7 @@ impl Method for DistiLlmMethod {
         report.terms.extend(diagnostics);
         report.terms.extend(match source {
             Source::Fresh => {
-                let plain = self.student.rollout.sampling.is_plain();
+                let plain = self.student.is_plain();
                 on_own_samples(&totals.looks, plain)
             }
             Source::Data | Source::Replay => on_given_text(&totals.looks),

@@ -31,7 +31,7 @@ use crate::data::example::{Example, PairExample};
 use crate::error::Result;
 use crate::objective::look::{on_given_text, on_own_samples};
 use crate::objective::{DpkdTokenLoss, PreferenceLoss};
-use crate::rollout::on_policy::{Ask, OnPolicy};
+use crate::rollout::on_policy::{Ask, Policy};
 
 pub(crate) fn prepare(
     settings: Dpkd,
@@ -181,7 +181,7 @@ enum Source {
     /// The teacher's sample of each prompt, against a fresh one of the student.
     Samples {
         chosen: Vec<Example>,
-        student: OnPolicy,
+        student: Policy,
     },
     /// The data's own.
     Data(Vec<PairExample>),
@@ -277,9 +277,7 @@ impl Method for SequenceForm {
         let count = rows.len().max(1) as f64;
         let mut terms = totals.terms(rows.len(), reference.is_some());
         terms.extend(match &self.source {
-            Source::Samples { student, .. } => {
-                on_own_samples(&totals.looks, student.rollout.sampling.is_plain())
-            }
+            Source::Samples { student, .. } => on_own_samples(&totals.looks, student.is_plain()),
             Source::Data(_) => on_given_text(&totals.looks),
         });
         terms.push(("language_modelling", lm));
@@ -302,7 +300,7 @@ pub(super) mod testing {
         form: DpkdSequence,
         beta: f64,
         teacher: Teacher,
-        student: OnPolicy,
+        student: Policy,
         chosen: Vec<Example>,
     ) -> Box<dyn Method> {
         let texts = chosen.iter().rev().cloned().collect();

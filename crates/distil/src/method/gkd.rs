@@ -13,7 +13,7 @@ use crate::config::Gkd;
 use crate::data::example::Example;
 use crate::error::Result;
 use crate::objective::look::{on_given_text, on_own_samples};
-use crate::rollout::on_policy::{Ask, OnPolicy};
+use crate::rollout::on_policy::{Ask, Policy};
 use crate::rollout::uniform_of;
 
 /// GKD with a live teacher.
@@ -21,14 +21,14 @@ pub(crate) struct GkdMethod {
     student_share: f64,
     objective: Box<MakeObjective>,
     teacher: Teacher,
-    student: OnPolicy,
+    student: Policy,
     examples: Vec<Example>,
 }
 
 pub(crate) fn method(
     settings: &Gkd,
     teacher: Teacher,
-    student: OnPolicy,
+    student: Policy,
     examples: Vec<Example>,
 ) -> GkdMethod {
     GkdMethod {
@@ -80,7 +80,7 @@ impl Method for GkdMethod {
         let mut report = position_report(&totals, TERMS, work);
         report.terms.push(("on_policy", 1.0));
         report.terms.extend(answers.diagnostics());
-        let plain = self.student.rollout.sampling.is_plain();
+        let plain = self.student.is_plain();
         report.terms.extend(on_own_samples(&totals.looks, plain));
         Ok(report)
     }

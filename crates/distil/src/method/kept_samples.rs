@@ -12,7 +12,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use distil_model::{Model, files};
+use distil_kernels::Precision;
+use distil_model::{Llama, Model, files};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -75,7 +76,16 @@ pub(crate) fn kept_samples(
     let (folder, name) = (preparation.folder.path(), whose.name());
     let path = folder.join(format!("{name}-samples.jsonl"));
     let partial = folder.join(format!("{name}-samples.partial.jsonl"));
-    let key = key_of(model, prompts, per_prompt, rollout, preparation.config.seed);
+    let network = answering(whose, model, preparation);
+    let key = Key {
+        path: model.path(),
+        precision: network.precision(),
+        prompts,
+        per_prompt,
+        rollout,
+        seed: preparation.config.seed,
+    };
+    let key = key.hash();
     if whose == Whose::Teacher {
         if !path.exists() && !partial.exists() {
             take_over(folder, &path, &key)?;
@@ -83,7 +93,7 @@ pub(crate) fn kept_samples(
         files::write_whole(&folder.join(KEY), key.as_bytes())?;
     }
     let total = prompts.len() * per_prompt;
-    let tokens = model.network.tokens();
+    let tokens = network.tokens();
     let mut samples = match path.exists() {
         true => read(&path, total, tokens, false)?,
         false => read(&partial, total, tokens, true)?,
@@ -130,7 +140,7 @@ pub(crate) fn kept_samples(
                 .collect();
             let events = &mut *preparation.events;
             let responses = generate(
-                &model.network,
+                &network,
                 &model.stop_ids,
                 &rows,
                 &generation,
@@ -166,28 +176,51 @@ pub(crate) fn kept_samples(
     Ok(Some(samples.into_iter().map(example).collect()))
 }
 
-/// What the samples depend on: the model, the prompts, how often and how they are answered, the seed.
-fn key_of(
-    model: &Model,
-    prompts: &[PromptExample],
+/// The network that answers, in the precision of its samples.
+fn answering(whose: Whose, model: &Model, preparation: &Preparation<'_>) -> Llama {
+    let network = model.network.clone();
+    let network = match whose {
+        Whose::Teacher => network,
+        Whose::FirstStudent => {
+            network.in_precision(preparation.config.student.sampling_precision.into())
+        }
+    };
+    // Once for all chunks.
+    network.packed()
+}
+
+/// What the samples depend on: the model and the precision it is computed in, the prompts, how often
+/// and how they are answered, the seed.
+struct Key<'a> {
+    path: &'a Path,
+    precision: Precision,
+    prompts: &'a [PromptExample],
     per_prompt: usize,
     rollout: Rollout,
     seed: u64,
-) -> String {
-    let mut hash = Sha256::new();
-    hash.update(model.path().as_os_str().as_encoded_bytes());
-    let how = (per_prompt, rollout, seed, prompts.len());
-    hash.update(serde_json::to_string(&how).unwrap_or_default());
-    for prompt in prompts {
-        hash.update((prompt.prompt.len() as u64).to_le_bytes());
-        for id in &prompt.prompt {
-            hash.update(id.to_le_bytes());
+}
+
+impl Key<'_> {
+    fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.path.as_os_str().as_encoded_bytes());
+        // Samples in f32 have the key that they had before there was another precision.
+        if self.precision == Precision::Bf16 {
+            hash.update("bf16");
         }
+        let how = (self.per_prompt, self.rollout, self.seed, self.prompts.len());
+        hash.update(serde_json::to_string(&how).unwrap_or_default());
+        for prompt in self.prompts {
+            hash.update((prompt.prompt.len() as u64).to_le_bytes());
+            for id in &prompt.prompt {
+                hash.update(id.to_le_bytes());
+            }
+        }
+        hash.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// Copies the samples of an earlier stage of the same schedule, if one has them.
@@ -256,6 +289,38 @@ fn read(path: &Path, total: usize, tokens: usize, lenient: bool) -> Result<BTree
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sampling;
+
+    #[test]
+    fn samples_in_bf16_have_a_key_of_their_own_and_those_in_f32_the_one_they_always_had() {
+        let prompts = [PromptExample {
+            prompt: vec![3, 4],
+            text: String::new(),
+            references: Vec::new(),
+            row: 0,
+        }];
+        let key = |precision| {
+            let key = Key {
+                path: Path::new("/m"),
+                precision,
+                prompts: &prompts,
+                per_prompt: 1,
+                rollout: Rollout {
+                    max_new_tokens: 6,
+                    sampling: Sampling {
+                        temperature: 1.0,
+                        top_k: 0,
+                        top_p: 1.0,
+                    },
+                },
+                seed: 7,
+            };
+            key.hash()
+        };
+        let before = "c93c9307bf3c8aae19378567dcb6a8dbabe944fc09f82840e096d44c08afddf2";
+        assert_eq!(key(Precision::F32), before);
+        assert_ne!(key(Precision::Bf16), before);
+    }
 
     #[test]
     fn samples_of_an_earlier_stage_are_taken_over_if_they_are_of_the_same_kind() {

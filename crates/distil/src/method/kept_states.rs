@@ -4,7 +4,8 @@
 //! With them the teacher's trunk is done; its head still makes the logits, chunk by chunk, so that
 //! its whole distribution takes part and nothing is truncated. A position costs width · 4 bytes, a
 //! hundredth of its logits. `teacher-states.f32` holds the rows of the texts in their order,
-//! [positions, width], little-endian f32.
+//! [positions, width], little-endian f32. They are states of the teacher in the precision of
+//! `teacher.precision`, which cannot change within a run's folder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

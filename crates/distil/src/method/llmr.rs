@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::objective::advantage::{Returns, Weighing, clipped, mean};
 use crate::objective::induced_reward::{returns, rewards};
 use crate::objective::look::{Look, TeacherQ, on_samples};
-use crate::rollout::on_policy::OnPolicy;
+use crate::rollout::on_policy::Policy;
 use crate::score::tokens;
 
 /// The lagged policy's folder inside a checkpoint.
@@ -31,7 +31,7 @@ const FOLDER: &str = "behaviour";
 pub(crate) struct LlmrMethod {
     pub(crate) settings: Llmr,
     pub(crate) teacher: Teacher,
-    pub(crate) student: OnPolicy,
+    pub(crate) student: Policy,
     pub(crate) prompts: Vec<PromptExample>,
     /// The same prompts as the teacher reads them, for each template; none: as the student does.
     pub(crate) templates: Vec<Vec<PromptExample>>,

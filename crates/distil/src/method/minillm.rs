@@ -20,13 +20,13 @@ use crate::objective::advantage::mean;
 use crate::objective::look::on_samples;
 use crate::objective::minillm::{Sampled, log_ratio_returns, step_weights};
 use crate::rollout::Mixture;
-use crate::rollout::on_policy::{Ask, OnPolicy};
+use crate::rollout::on_policy::{Ask, Policy};
 
 /// MiniLLM with a live teacher.
 pub(crate) struct MiniLlmMethod {
     pub(crate) settings: MiniLlm,
     pub(crate) teacher: Teacher,
-    pub(crate) student: OnPolicy,
+    pub(crate) student: Policy,
     pub(crate) prompts: Vec<PromptExample>,
     /// Texts of the language-modelling term.
     pub(crate) texts: Vec<Example>,

@@ -16,10 +16,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use distil_kernels::math::log_sum_exp;
 use distil_kernels::{
-    CrossEntropy, HeadPass, RowObjective, TeacherHead, attach_gradients, embedding, head_pass,
+    CrossEntropy, HeadPass, RowObjective, TeacherHead, add_in_place, embedding, head_pass,
     head_rows,
 };
 use distil_model::prune::evenly_spaced;
@@ -29,7 +28,7 @@ use super::judge::Judge;
 use super::kd::teacher;
 use super::kept_samples::{Whose, kept_samples};
 use super::network_file::{self, damaged};
-use super::pass::{Teacher, predicted};
+use super::pass::{Teacher, Tracked, predicted};
 use super::watched::looks_at;
 use super::{Material, Method, Preparation, StepReport, Work};
 use crate::config::{MmPbkd as Settings, Train};
@@ -38,7 +37,7 @@ use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{Look, on_own_samples};
 use crate::objective::{PolicyMoment, QFunction, log_sigmoid, sigmoid};
-use crate::rollout::on_policy::{Ask, OnPolicy};
+use crate::rollout::on_policy::{Ask, Policy};
 use crate::score::tokens;
 use crate::train::{Gradients, Optimizer};
 
@@ -66,11 +65,7 @@ pub(crate) fn prepare(
     else {
         return Ok(None);
     };
-    let student = OnPolicy {
-        rollout: settings.rollout,
-        stop_ids: material.student.stop_ids.clone(),
-        batch: preparation.config.eval.batch,
-    };
+    let student = preparation.student(&material, &settings.rollout);
     let judge = Judge::new(&settings.judge, &material, preparation.config.seed)?;
     let network = q_network(&material.student.network, settings.q_layers)?;
     let train = preparation.config.train.clone();
@@ -97,7 +92,7 @@ pub(super) fn q_network(student: &Llama, layers: usize) -> Result<Llama> {
 pub(super) struct MmPbkd {
     settings: Settings,
     teacher: Teacher,
-    student: OnPolicy,
+    student: Policy,
     /// The teacher's sample of each prompt.
     samples: Vec<Example>,
     judge: Judge,
@@ -145,7 +140,7 @@ impl MmPbkd {
     pub(super) fn new(
         settings: Settings,
         teacher: Teacher,
-        student: OnPolicy,
+        student: Policy,
         samples: Vec<Example>,
         judge: Judge,
         q: Llama,
@@ -244,10 +239,10 @@ impl MmPbkd {
     ) -> Result<Found> {
         let (batch, vocabulary) = (&pairs.batch, self.teacher.vocabulary);
         let (bound, rows) = (self.settings.q_bound as f32, batch.predict.len());
-        let hidden = work.phases.time("q_forward", || {
-            embedding(self.q.hidden(tokens(batch)), &batch.predict)
-        });
-        let (plain, weight) = (hidden.clone().inner(), self.q.head().inner());
+        let hidden = work
+            .phases
+            .time("q_forward", || Tracked::of(&self.q, batch));
+        let (plain, weight) = (hidden.plain(), self.q.head().inner());
         let targets: Arc<[u32]> = Arc::from(&batch.target_ids[..]);
         let penalty = (self.settings.q_penalty * self.settings.q_bound) as f32;
         let penalty: Arc<[f32]> = pairs.shares.iter().map(|share| penalty * share).collect();
@@ -393,9 +388,9 @@ impl MmPbkd {
         let q = work
             .phases
             .time("q_forward", || head_of(&self.q.frozen(), batch));
-        let hidden = work.phases.time("student_forward", || {
-            embedding(student.hidden(tokens(batch)), &batch.predict)
-        });
+        let hidden = work
+            .phases
+            .time("student_forward", || Tracked::of(student, batch));
         let moment = PolicyMoment {
             bound: self.settings.q_bound as f32,
             weights: pairs.shares.clone(),
@@ -406,7 +401,7 @@ impl MmPbkd {
         };
         let passes = work.phases.time("head", || {
             let pass = |side: Option<&TeacherHead>, objective: &dyn RowObjective| {
-                let (plain, weight) = (hidden.clone().inner(), student.head().inner());
+                let (plain, weight) = (hidden.plain(), student.head().inner());
                 head_pass(plain, &weight, side, vocabulary, objective, 1.0, true)
             };
             [pass(Some(&q), &moment), pass(None, &text)]
@@ -435,12 +430,12 @@ fn head_of(network: &Llama, batch: &PackedBatch) -> TeacherHead {
 }
 
 /// Adds the gradient of the sum of two passes over one head.
-fn backward(network: &Llama, hidden: Tensor<2>, passes: [HeadPass; 2], gradients: &mut Gradients) {
+fn backward(network: &Llama, hidden: Tracked, passes: [HeadPass; 2], gradients: &mut Gradients) {
     let loss = passes.iter().map(|pass| pass.terms.values[0]).sum::<f64>();
     let [first, second] = passes.map(|pass| pass.d_hidden.zip(pass.d_weight));
     if let (Some((h1, w1)), Some((h2, w2))) = (first, second) {
-        let loss = attach_gradients(hidden, &network.head(), loss as f32, h1 + h2, w1 + w2);
-        gradients.add(network, loss);
+        let (h, w) = (add_in_place(h1, h2), add_in_place(w1, w2));
+        hidden.backward(network, loss as f32, h, Some(w), gradients);
     }
 }
 
@@ -516,10 +511,7 @@ impl Method for MmPbkd {
             ]
             .into_iter()
             .chain(answers.diagnostics())
-            .chain(on_own_samples(
-                &looks,
-                self.settings.rollout.sampling.is_plain(),
-            ))
+            .chain(on_own_samples(&looks, self.student.is_plain()))
             .collect(),
             tokens: positions,
         })

@@ -37,12 +37,13 @@ use distil_model::{Llama, Model};
 use crate::config::{Config, LmSource, Method as Choice, Rollout};
 use crate::data::example::{Example, PairExample, PromptExample};
 use crate::error::Result;
-use crate::rollout::on_policy::OnPolicy;
+use crate::rollout::on_policy::{OnPolicy, Policy};
 use crate::train::{Event, Folder, Gradients};
 
 /// What a run has to work with.
 pub struct Material {
-    /// The teacher, for methods that have one.
+    /// The teacher, for methods that have one. Its network is packed for being asked: its matrices
+    /// cannot be read.
     pub teacher: Option<Model>,
     /// The student as it starts; its tokenizer is used throughout.
     pub student: Model,
@@ -162,11 +163,14 @@ pub(crate) struct Preparation<'a> {
 
 impl Preparation<'_> {
     /// How the student answers during training.
-    pub(crate) fn student(&self, material: &Material, rollout: &Rollout) -> OnPolicy {
-        OnPolicy {
-            rollout: *rollout,
-            stop_ids: material.student.stop_ids.clone(),
-            batch: self.config.eval.batch,
+    pub(crate) fn student(&self, material: &Material, rollout: &Rollout) -> Policy {
+        Policy {
+            how: OnPolicy {
+                rollout: *rollout,
+                stop_ids: material.student.stop_ids.clone(),
+                batch: self.config.eval.batch,
+            },
+            precision: self.config.student.sampling_precision.into(),
         }
     }
 }

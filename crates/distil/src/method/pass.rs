@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use distil_kernels::{RowObjective, RowTerms, TeacherHead, attach_gradients, embedding, head_pass};
-use distil_model::Llama;
+use distil_kernels::{RowObjective, RowTerms, TeacherHead, attach_gradient, embedding, head_pass};
+use distil_model::{Llama, Tokens, Trail};
 
 use super::kept_states::KeptStates;
 use super::watched::Watched;
@@ -18,6 +18,7 @@ use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{Look, on_given_text};
 use crate::score::tokens;
+use crate::train::Gradients;
 
 /// A teacher and the leading ids it shares with the student.
 #[derive(Clone, Debug)]
@@ -118,9 +119,9 @@ pub(crate) fn token_pass(
         let teacher_head = work.phases.time("teacher", || {
             teacher.map(|t| t.head_of(&batch, numbers)).transpose()
         })?;
-        let hidden = work.phases.time("student_forward", || {
-            embedding(student.hidden(tokens(&batch)), &batch.predict)
-        });
+        let hidden = work
+            .phases
+            .time("student_forward", || Tracked::of(student, &batch));
         let forward = Forward {
             student,
             batch: &batch,
@@ -194,12 +195,56 @@ pub(crate) fn predicted(example: &Example) -> usize {
     }
 }
 
+/// Hidden states of a batch's predicting positions, with what their gradient needs.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    /// [targets, width].
+    pub(crate) hidden: Tensor<2>,
+    trail: Trail,
+}
+
+impl Tracked {
+    pub(crate) fn of(student: &Llama, batch: &PackedBatch) -> Self {
+        Self::at(student, tokens(batch), &batch.predict)
+    }
+
+    /// Those of the tokens at `positions`.
+    pub(crate) fn at(student: &Llama, tokens: Tokens<'_>, positions: &[u32]) -> Self {
+        let (hidden, trail) = student.tracked(tokens);
+        Self {
+            hidden: embedding(hidden, positions),
+            trail,
+        }
+    }
+
+    /// The hidden states as numbers.
+    pub(crate) fn plain(&self) -> Tensor<2> {
+        self.hidden.clone().inner()
+    }
+
+    /// Adds the gradient of a loss whose derivatives in the hidden states and in the head's weights
+    /// are given.
+    pub(crate) fn backward(
+        self,
+        student: &Llama,
+        loss: f32,
+        d_hidden: Tensor<2>,
+        d_weight: Option<Tensor<2>>,
+        gradients: &mut Gradients,
+    ) {
+        if let Some(d_weight) = d_weight {
+            gradients.add_head(student, d_weight);
+        }
+        let loss = attach_gradient(self.hidden, loss, d_hidden);
+        gradients.add(student, loss, self.trail);
+    }
+}
+
 /// A micro-batch that has been through the student's trunk.
 pub(crate) struct Forward<'a> {
     pub(crate) student: &'a Llama,
     pub(crate) batch: &'a PackedBatch,
-    /// Tracked hidden states of the predicting positions, [targets, width].
-    pub(crate) hidden: Tensor<2>,
+    pub(crate) hidden: Tracked,
     /// Leading ids that take part.
     pub(crate) vocabulary: usize,
 }
@@ -221,7 +266,7 @@ impl Forward<'_> {
             vocabulary,
         } = self;
         let pass = work.phases.time("head", || {
-            let (plain, head) = (hidden.clone().inner(), student.head().inner());
+            let (plain, head) = (hidden.plain(), student.head().inner());
             head_pass(
                 plain,
                 &head,
@@ -249,8 +294,7 @@ impl Forward<'_> {
         }
         let gradients = &mut work.gradients;
         work.phases.time("backward", || {
-            let loss = attach_gradients(hidden, &student.head(), loss as f32, d_hidden, d_weight);
-            gradients.add(student, loss);
+            hidden.backward(student, loss as f32, d_hidden, Some(d_weight), gradients);
         });
         Ok(terms)
     }

@@ -38,7 +38,7 @@ use crate::objective::advantage::mean;
 use crate::objective::bradley_terry::{dual_step, log_likelihood, slack};
 use crate::objective::look::on_samples;
 use crate::reward_model::RewardModel;
-use crate::rollout::on_policy::{Ask, OnPolicy};
+use crate::rollout::on_policy::{Ask, Policy};
 
 /// Pairs on which likelihoods are measured.
 const MEASURED: usize = 32;
@@ -122,7 +122,7 @@ pub(crate) fn prepare(
 pub(super) struct Pbkd {
     pub(super) settings: Settings,
     pub(super) teacher: Teacher,
-    pub(super) student: OnPolicy,
+    pub(super) student: Policy,
     /// The teacher's sample of each prompt, y ~ p.
     pub(super) samples: Vec<Example>,
     /// Offline: the first student's answers, `samples_per_prompt` to each prompt in a row.
@@ -547,7 +547,7 @@ pub(super) mod testing {
     pub(in crate::method) fn pbkd(
         settings: Settings,
         teacher: Teacher,
-        student: OnPolicy,
+        student: Policy,
         samples: Vec<Example>,
         train: &Train,
     ) -> Pbkd {

@@ -4,17 +4,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use distil_kernels::{CrossEntropy, embedding, head_rows};
+use distil_kernels::{CrossEntropy, head_rows};
 use distil_model::Llama;
 
 use super::Work;
-use super::pass::{Forward, Teacher};
+use super::pass::{Forward, Teacher, Tracked};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{Look, look};
 use crate::objective::{Pair, PreferenceLoss, PreferenceValue};
-use crate::score::tokens;
 
 /// Sums over the pairs of a step.
 #[derive(Clone, Debug, Default)]
@@ -143,11 +142,11 @@ impl MicroBatch {
             vocabulary,
         } = models;
         let head = reference.map(|teacher| work.phases.time("teacher", || teacher.head(batch)));
-        let hidden = work.phases.time("student_forward", || {
-            embedding(student.hidden(tokens(batch)), &batch.predict)
-        });
+        let hidden = work
+            .phases
+            .time("student_forward", || Tracked::of(student, batch));
         let looks: Vec<Look> = work.phases.time("head", || {
-            let (plain, weight) = (hidden.clone().inner(), student.head().inner());
+            let (plain, weight) = (hidden.plain(), student.head().inner());
             head_rows(plain, &weight, head.as_ref(), vocabulary, |row, s, t| {
                 look(s, t.as_deref(), batch.target_ids[row] as usize)
             })

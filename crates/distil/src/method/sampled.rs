@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
 use distil_kernels::{RowTerms, TeacherHead, embedding, head_rows};
 use distil_model::Llama;
 
 use super::Work;
-use super::pass::{Forward, Teacher};
+use super::pass::{Forward, Teacher, Tracked};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::Result;
@@ -27,7 +26,7 @@ struct MicroBatch {
     batch: PackedBatch,
     teacher: TeacherHead,
     /// The student's tracked hidden states, kept where all fits into one micro-batch.
-    hidden: Option<Tensor<2>>,
+    hidden: Option<Tracked>,
 }
 
 /// A method's weights, an entry a response and in it one a token; what is missing at a response's
@@ -58,14 +57,16 @@ pub(crate) fn see(
     for range in ranges {
         let batch = pack(&responses[range].iter().collect::<Vec<_>>());
         let head = work.phases.time("teacher", || teacher.head(&batch));
-        let hidden = work.phases.time("student_forward", || match one {
-            true => student_hidden(student, &batch),
-            false => student_hidden(&student.frozen(), &batch),
+        let (plain, hidden) = work.phases.time("student_forward", || match one {
+            true => {
+                let tracked = Tracked::of(student, &batch);
+                (tracked.plain(), Some(tracked))
+            }
+            false => {
+                let hidden = student.frozen().hidden(tokens(&batch));
+                (embedding(hidden, &batch.predict), None)
+            }
         });
-        let plain = match one {
-            true => hidden.clone().inner(),
-            false => hidden.clone(),
-        };
         let targets = &batch.target_ids;
         let looks: Vec<Look> = work.phases.time("head", || {
             let weight = student.frozen().head();
@@ -82,14 +83,10 @@ pub(crate) fn see(
         seen.micro_batches.push(MicroBatch {
             batch,
             teacher: head,
-            hidden: one.then_some(hidden),
+            hidden,
         });
     }
     seen
-}
-
-fn student_hidden(student: &Llama, batch: &PackedBatch) -> Tensor<2> {
-    embedding(student.hidden(tokens(batch)), &batch.predict)
 }
 
 /// Adds the gradient of `scale` · Σ over tokens of the weighted terms; their sums: loss, policy
@@ -130,7 +127,7 @@ pub(crate) fn descend(
             Some(hidden) => hidden,
             None => {
                 let phases = &mut work.phases;
-                phases.time("student_forward", || student_hidden(student, &batch))
+                phases.time("student_forward", || Tracked::of(student, &batch))
             }
         };
         let forward = Forward {

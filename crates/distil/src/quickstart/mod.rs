@@ -186,6 +186,7 @@ fn write_data(
     let settings = Settings {
         metrics: Vec::new(),
         sampling: GREEDY,
+        sampling_precision: None,
         max_new_tokens: plan.max_new_tokens,
         batch: plan.sampling_batch,
         seed,

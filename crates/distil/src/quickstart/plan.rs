@@ -138,14 +138,17 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Config, DpkdForm, LmSource, Method, Prune, Student};
+    use crate::config::{Config, DpkdForm, LmSource, Method, Prune, Start};
 
     #[test]
     fn the_configuration_says_what_the_plan_says() {
         let text = PLAN.configuration(7);
         let config = Config::parse(&text, Path::new("/q/quickstart.toml"), &[]).unwrap();
         assert_eq!(config.seed, 7);
-        assert_eq!(config.student, Student::Prune(Prune::Layers(PLAN.layers)));
+        assert_eq!(
+            config.student.start,
+            Start::Prune(Prune::Layers(PLAN.layers))
+        );
         assert_eq!(config.data.train, [Path::new("/q/data/train.jsonl")]);
         let Method::Dpkd(dpkd) = &config.method else {
             panic!("{:?}", config.method)

@@ -1,5 +1,6 @@
 //! Fresh responses of the student in training to the prompts of one optimiser step.
 
+use distil_kernels::Precision;
 use distil_model::Llama;
 
 use super::{Finish, Generation, Mixture, Prompt, Response, generate_mixed};
@@ -19,6 +20,15 @@ pub(crate) struct OnPolicy {
     pub(crate) batch: usize,
 }
 
+/// The policy that samples: the student, computed in a precision of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// How it answers.
+    pub(crate) how: OnPolicy,
+    /// Number format of its matrix products, whatever the student is trained in.
+    pub(crate) precision: Precision,
+}
+
 /// A prompt of the step: its tokens, and the numbers of its random stream and of its data row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
@@ -36,6 +46,40 @@ pub(crate) struct Answers {
     pub(crate) logprobs: Vec<Vec<f32>>,
     /// Whether each response ended with a stop token.
     pub(crate) finished: Vec<bool>,
+}
+
+impl Policy {
+    /// As [`OnPolicy::answer`].
+    pub(crate) fn answer(
+        &self,
+        student: &Llama,
+        asks: &[Ask<'_>],
+        work: &mut Work,
+    ) -> Result<Answers> {
+        self.how.answer(&self.of(student), asks, work)
+    }
+
+    /// As [`OnPolicy::answer_mixed`].
+    pub(crate) fn answer_mixed(
+        &self,
+        student: &Llama,
+        mixture: Mixture<'_>,
+        asks: &[Ask<'_>],
+        work: &mut Work,
+    ) -> Result<Answers> {
+        let student = self.of(student);
+        self.how.answer_mixed(&student, mixture, asks, work)
+    }
+
+    /// Whether tokens are drawn from the student's own distribution, its precision left aside.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.how.rollout.sampling.is_plain()
+    }
+
+    /// The network that samples.
+    fn of(&self, student: &Llama) -> Llama {
+        student.clone().in_precision(self.precision)
+    }
 }
 
 impl OnPolicy {

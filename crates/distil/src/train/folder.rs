@@ -274,10 +274,18 @@ mod tests {
         drop(Folder::open(&path, &config(""), false).unwrap());
         let file = path.join("config.toml");
         let text = fs::read_to_string(&file).unwrap();
-        assert!(text.contains("cache = false\n"));
-        fs::write(&file, text.replace("cache = false\n", "")).unwrap();
+        let newer = |line: &&str| line.contains("cache = ") || line.contains("precision = ");
+        assert_eq!(text.lines().filter(newer).count(), 4);
+        let older: Vec<&str> = text.lines().filter(|line| !newer(line)).collect();
+        fs::write(&file, older.join("\n") + "\n").unwrap();
         drop(Folder::open(&path, &config(""), true).unwrap());
-        let other = Folder::open(&path, &config("train.batch = 7"), true).unwrap_err();
-        assert!(matches!(other, Error::Run { .. }), "{other}");
+        for change in [
+            "train.batch = 7",
+            "teacher.precision = \"bf16\"",
+            "student.precision = \"bf16\"",
+        ] {
+            let other = Folder::open(&path, &config(change), true).unwrap_err();
+            assert!(matches!(other, Error::Run { .. }), "{other}");
+        }
     }
 }

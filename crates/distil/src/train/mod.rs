@@ -162,7 +162,8 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     let mut state = match newest {
         Some(step) => {
             let path = checkpoint::path_of(run.out, step);
-            material.student = Model::open(&path, &material.student.network.device())?;
+            let student = Model::open(&path, &material.student.network.device())?;
+            material.student = setup::in_training(student, config);
             events(Event::Note(&format!("continuing after step {step}")));
             let mut state = checkpoint::read_state(run.out, step)?;
             if let Some(best) = &state.best
@@ -389,6 +390,7 @@ impl Trainer<'_> {
         Settings {
             metrics: eval.metrics.clone(),
             sampling: GREEDY,
+            sampling_precision: Some(self.run.config.student.sampling_precision),
             max_new_tokens: eval.max_new_tokens,
             batch: eval.batch,
             seed: self.run.config.seed,

@@ -9,7 +9,7 @@ use distil_model::{Model, prune};
 
 use super::Event;
 use super::folder::sha256_of;
-use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Student};
+use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Start};
 use crate::data::counts::Counts;
 use crate::data::example::{
     Encoding, Limits, PairExample, PromptExample, examples, pairs, prompted_examples, prompts,
@@ -80,17 +80,17 @@ pub fn kept_layers(choice: &Prune, layers: usize) -> Result<Vec<usize>> {
 /// # Errors
 /// Anything is missing, malformed, or does not fit.
 pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup> {
-    let teacher = match &config.teacher {
+    let mut teacher = match &config.teacher {
         Some(teacher) => Some(open_model(&teacher.model, events)?),
         None => None,
     };
-    let student = match (&config.student, &teacher) {
-        (Student::Model(reference), _) => open_model(reference, events)?,
-        (Student::Prune(choice), Some(teacher)) => {
+    let student = match (&config.student.start, &teacher) {
+        (Start::Model(reference), _) => open_model(reference, events)?,
+        (Start::Prune(choice), Some(teacher)) => {
             let keep = kept_layers(choice, teacher.network.config().layers)?;
             teacher.with_network(teacher.network.with_layers(&keep)?)
         }
-        (Student::Prune(_), None) => {
+        (Start::Prune(_), None) => {
             return Err(Error::Mismatch {
                 what: "student.prune needs a teacher to prune".into(),
                 fix: "add [teacher] model = \"…\"".into(),
@@ -126,11 +126,16 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
         .map_or(usize::MAX, context)
         .min(context(&student));
     let data = load_data(config, &student, context, events)?;
+    // The student is made of the teacher's own weights. From here on the teacher is only asked.
+    if let (Some(teacher), Some(settings)) = (&mut teacher, &config.teacher) {
+        let network = teacher.network.clone();
+        teacher.network = network.in_precision(settings.precision.into()).packed();
+    }
     Ok(Setup {
         sha256: hashes(config, teacher.as_ref(), &student)?,
         material: Material {
             teacher,
-            student,
+            student: in_training(student, config),
             vocabulary,
             examples: data.examples,
             prompts: data.prompts,
@@ -141,6 +146,13 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
         eval: data.eval,
         counts: data.counts,
     })
+}
+
+/// The student as it is trained: its matrix products in the precision that is configured.
+pub(super) fn in_training(mut student: Model, config: &Config) -> Model {
+    let precision = config.student.precision;
+    student.network = student.network.in_precision(precision.into());
+    student
 }
 
 struct Loaded {

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use distil_model::files;
 
 use super::{Event, Outcome, Run, train};
-use crate::config::{Stage, Student};
+use crate::config::{Stage, Start};
 use crate::error::{Error, Result};
 
 /// Runs the stages that are not finished yet.
@@ -69,7 +69,7 @@ fn run_all(
         events(Event::Note(&format!("stage {number} of {of}: {method}")));
         let mut config = stage.config.clone();
         if let Some(student) = &newest {
-            config.student = Student::Model(text_of(student)?);
+            config.student.start = Start::Model(text_of(student)?);
         }
         let path = folder.join(&stage.name);
         let run = Run {

@@ -1,6 +1,6 @@
 //! Keys and values of sequences being generated.
 //!
-//! On the CPU one contiguous [rows, g, capacity, e] buffer a layer, written in place; on other
+//! On the CPU two contiguous [rows, g, capacity, e] buffers a layer, written in place; on other
 //! devices a tensor a row and layer that grows by concatenation.
 
 use std::ops::Range;
@@ -8,11 +8,12 @@ use std::ops::Range;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Heads, attention, portable};
+use super::{Heads, attend_packed, portable};
 use crate::host::{on_host, primitive};
-use crate::math::{exp_minus, max, sum_of, sum_of2, vectorised};
+use crate::math::{arch, exp, max_inner, sum_of, vectorised};
 
 /// The cache of a batch of rows.
 #[derive(Debug)]
@@ -78,19 +79,14 @@ impl KvCache {
         segments: &[Range<usize>],
         rows: &[usize],
     ) -> Tensor<2> {
-        for (segment, &row) in segments.iter().zip(rows) {
-            let needed = self.lengths[row] + segment.len();
-            assert!(needed <= self.capacity, "row {row} would exceed the cache");
-        }
+        self.check(segments, rows);
         let result = if on_host(&q) {
             self.attend_host(layer, [q, k, v], segments, rows)
         } else {
             self.attend_portable(layer, [q, k, v], segments, rows)
         };
         if layer + 1 == self.layers.len() {
-            for (segment, &row) in segments.iter().zip(rows) {
-                self.lengths[row] += segment.len();
-            }
+            self.extend(segments, rows);
         }
         result
     }
@@ -128,103 +124,291 @@ impl KvCache {
         segments: &[Range<usize>],
         rows: &[usize],
     ) -> Tensor<2> {
-        self.append(
-            layer,
-            &primitive(k.clone()),
-            &primitive(v.clone()),
-            segments,
-            rows,
-        );
-        // Sequences without a past: the packed kernel's matrix products are the faster way.
-        if rows.iter().all(|&row| self.lengths[row] == 0) && segments.iter().any(|s| s.len() > 1) {
-            return attention(q, k, v, segments, self.heads);
-        }
-        let q = primitive(q);
+        let [q, k, v] = [q, k, v].map(primitive);
+        let values = |tensor| FlexTensor::as_slice::<f32>(tensor).expect("contiguous f32");
+        let n = segments.last().map_or(0, |segment| segment.end);
         let width = self.heads.query * self.heads.dimension;
-        let queries = q.as_slice::<f32>().expect("contiguous f32");
-        // (row, number of keys seen) of every token.
-        let seen: Vec<(usize, usize)> = segments
-            .iter()
-            .zip(rows)
-            .flat_map(|(s, &row)| (0..s.len()).map(move |t| (row, t)))
-            .map(|(row, t)| (row, self.lengths[row] + t + 1))
-            .collect();
-        let mut out = vec![0.0; queries.len()];
-        let this = &*self;
-        out.par_chunks_mut(width)
-            .zip(queries.par_chunks(width))
-            .zip(&seen)
-            .for_each(|((out, q), &(row, count))| this.attend_token(layer, row, count, q, out));
-        let shape = [seen.len(), width];
-        Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(out, shape)))
+        let mut out = vec![0.0; n * width];
+        let qkv = [&q, &k, &v].map(values);
+        self.attend_slices(layer, qkv, segments, rows, &mut out);
+        Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(out, [n, width])))
     }
 
-    fn append(
+    /// As [`KvCache::attend`] on host slices, without moving the lengths on.
+    pub(crate) fn attend_slices(
         &mut self,
         layer: usize,
-        k: &FlexTensor,
-        v: &FlexTensor,
+        [q, k, v]: [&[f32]; 3],
         segments: &[Range<usize>],
         rows: &[usize],
+        out: &mut [f32],
     ) {
         let (g, e) = (self.heads.key_value, self.heads.dimension);
-        let size = self.lengths.len() * g * self.capacity * e;
+        let each = g * self.capacity * e;
         let held = &mut self.layers[layer];
-        for (buffer, new) in [(&mut held.keys, k), (&mut held.values, v)] {
-            buffer.resize(size, 0.0);
-            let new = new.as_slice::<f32>().expect("contiguous f32");
-            for (segment, &row) in segments.iter().zip(rows) {
-                for (t, token) in segment.clone().enumerate() {
-                    for head in 0..g {
-                        let from = (token * g + head) * e;
-                        let position = self.lengths[row] + t;
-                        let to = ((row * g + head) * self.capacity + position) * e;
-                        buffer[to..to + e].copy_from_slice(&new[from..from + e]);
-                    }
+        held.keys.resize(self.lengths.len() * each, 0.0);
+        held.values.resize(self.lengths.len() * each, 0.0);
+        // Sequences without a past: the packed kernel's matrix products are the faster way.
+        let fresh = rows.iter().all(|&row| self.lengths[row] == 0);
+        let packed = fresh && segments.iter().any(|segment| segment.len() > 1);
+        if packed {
+            attend_packed([q, k, v], segments, self.heads, out);
+        }
+        // Every row of the cache with the segment that continues it, and what that gives.
+        let mut outs: Vec<Option<&mut [f32]>> = Vec::with_capacity(segments.len());
+        let width = self.heads.query * e;
+        let mut rest = out;
+        for segment in segments {
+            let (out, behind) = rest.split_at_mut(segment.len() * width);
+            outs.push(Some(out));
+            rest = behind;
+        }
+        let mut continued: Vec<Option<(usize, &mut [f32])>> =
+            self.lengths.iter().map(|_| None).collect();
+        for (index, &row) in rows.iter().enumerate() {
+            continued[row] = outs[index].take().map(|out| (index, out));
+        }
+        let (heads, capacity, lengths) = (self.heads, self.capacity, &self.lengths);
+        held.keys
+            .par_chunks_mut(each)
+            .zip(held.values.par_chunks_mut(each))
+            .zip(continued)
+            .enumerate()
+            .for_each(|(row, ((keys, values), continued))| {
+                let Some((index, out)) = continued else {
+                    return;
+                };
+                let mut row = Row {
+                    heads,
+                    capacity,
+                    past: lengths[row],
+                    keys,
+                    values,
+                };
+                let segment = &segments[index];
+                let tokens = segment.start * g * e..segment.end * g * e;
+                row.append(&k[tokens.clone()], &v[tokens]);
+                if !packed {
+                    row.attend(&q[segment.start * width..segment.end * width], out);
+                }
+            });
+    }
+
+    /// The new tokens of a step count as held from now on.
+    pub(crate) fn extend(&mut self, segments: &[Range<usize>], rows: &[usize]) {
+        for (segment, &row) in segments.iter().zip(rows) {
+            self.lengths[row] += segment.len();
+        }
+    }
+
+    /// Refuses a step that does not fit.
+    pub(crate) fn check(&self, segments: &[Range<usize>], rows: &[usize]) {
+        for (segment, &row) in segments.iter().zip(rows) {
+            let needed = self.lengths[row] + segment.len();
+            assert!(needed <= self.capacity, "row {row} would exceed the cache");
+        }
+    }
+}
+
+/// One row of the cache in one layer, while a step extends it.
+struct Row<'a> {
+    heads: Heads,
+    capacity: usize,
+    /// Tokens held before this step.
+    past: usize,
+    /// [g, capacity, e].
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+}
+
+impl Row<'_> {
+    /// Writes the keys and values [tokens, g, e] of new tokens behind the past.
+    fn append(&mut self, k: &[f32], v: &[f32]) {
+        let (g, e) = (self.heads.key_value, self.heads.dimension);
+        for (held, new) in [(&mut *self.keys, k), (&mut *self.values, v)] {
+            for (t, token) in new.chunks_exact(g * e).enumerate() {
+                for (head, numbers) in token.chunks_exact(e).enumerate() {
+                    let to = (head * self.capacity + self.past + t) * e;
+                    held[to..to + e].copy_from_slice(numbers);
                 }
             }
         }
     }
 
-    fn attend_token(&self, layer: usize, row: usize, count: usize, q: &[f32], out: &mut [f32]) {
-        let (g, e) = (self.heads.key_value, self.heads.dimension);
-        let (group, scale) = (self.heads.group(), self.heads.scale());
-        let held = &self.layers[layer];
-        let mut scores = vec![0.0; count];
-        for head in 0..g {
-            let start = (row * g + head) * self.capacity * e;
-            let keys = &held.keys[start..start + count * e];
-            let values = &held.values[start..start + count * e];
-            for query in head * group..(head + 1) * group {
-                let q = &q[query * e..(query + 1) * e];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(e)) {
-                            *score = sum_of2(q, key, |a, b| a * b) * scale;
-                        }
-                    },
-                );
-                let shift = max(&scores);
-                exp_minus(&mut scores, shift);
-                let out = &mut out[query * e..(query + 1) * e];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let inverse = 1.0 / sum_of(&scores, |x| x);
-                        out.fill(0.0);
-                        for (&weight, value) in scores.iter().zip(values.chunks_exact(e)) {
-                            for (out, &value) in out.iter_mut().zip(value) {
-                                *out += weight * value;
-                            }
-                        }
-                        for out in out.iter_mut() {
-                            *out *= inverse;
-                        }
-                    },
-                );
+    /// Attention of new tokens' queries [tokens, h, e] over all keys up to their own.
+    fn attend(&self, q: &[f32], out: &mut [f32]) {
+        let (group, e) = (self.heads.group(), self.heads.dimension);
+        let mut scores = vec![0.0; MOST_TOGETHER * self.capacity];
+        let width = self.heads.query * e;
+        let tokens = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
+        for (t, (q, out)) in tokens.enumerate() {
+            // Query heads of a group read the same keys: several at once.
+            let groups = q.chunks(group * e).zip(out.chunks_mut(group * e));
+            for (head, (q, out)) in groups.enumerate() {
+                let start = head * self.capacity * e;
+                let held = start..start + (self.past + t + 1) * e;
+                let (keys, values) = (&self.keys[held.clone()], &self.values[held]);
+                let parts = q
+                    .chunks(MOST_TOGETHER * e)
+                    .zip(out.chunks_mut(MOST_TOGETHER * e));
+                for (q, out) in parts {
+                    match q.len() / e {
+                        1 => attend_together::<1>(q, keys, values, &mut scores, out),
+                        2 => attend_together::<2>(q, keys, values, &mut scores, out),
+                        3 => attend_together::<3>(q, keys, values, &mut scores, out),
+                        _ => attend_together::<MOST_TOGETHER>(q, keys, values, &mut scores, out),
+                    }
+                }
             }
         }
+    }
+}
+
+/// Most query heads that are computed together.
+const MOST_TOGETHER: usize = 4;
+
+/// Vectors of a head that are summed together.
+const VECTORS: usize = 4;
+
+/// H query heads [H, e] over keys and values [count, e], each of which is read once and in the order in
+/// which it lies in memory. `scores` is working space.
+fn attend_together<const H: usize>(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let e = q.len() / H;
+    let scores = &mut scores[..H * (keys.len() / e)];
+    arch().dispatch(Scores::<H> { q, keys, scores });
+    let count = scores.len() / H;
+    vectorised(
+        #[inline(always)]
+        || {
+            for scores in scores.chunks_exact_mut(count) {
+                let shift = max_inner(scores);
+                for score in scores.iter_mut() {
+                    *score = exp(*score - shift);
+                }
+                let inverse = 1.0 / sum_of(scores, |x| x);
+                for score in scores.iter_mut() {
+                    *score *= inverse;
+                }
+            }
+        },
+    );
+    debug_assert_eq!(out.len(), H * e);
+    arch().dispatch(Mix::<H> {
+        weights: scores,
+        values,
+        out,
+    });
+}
+
+/// scores [H, count] = q [H, e] · keys [count, e] / √e.
+struct Scores<'a, const H: usize> {
+    q: &'a [f32],
+    keys: &'a [f32],
+    scores: &'a mut [f32],
+}
+
+impl<const H: usize> WithSimd for Scores<'_, H> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { q, keys, scores } = self;
+        let e = q.len() / H;
+        let (scale, count) = (1.0 / (e as f32).sqrt(), keys.len() / e);
+        let heads: [_; H] = std::array::from_fn(|h| S::as_simd_f32s(&q[h * e..(h + 1) * e]));
+        for (t, key) in keys.chunks_exact(e).enumerate() {
+            let (key, rest) = S::as_simd_f32s(key);
+            let mut sums = [simd.splat_f32s(0.0); H];
+            for (i, &key) in key.iter().enumerate() {
+                for h in 0..H {
+                    sums[h] = simd.mul_add_f32s(heads[h].0[i], key, sums[h]);
+                }
+            }
+            for h in 0..H {
+                let products = heads[h].1.iter().zip(rest).map(|(q, k)| q * k);
+                let sum = simd.reduce_sum_f32s(sums[h]) + products.sum::<f32>();
+                scores[h * count + t] = sum * scale;
+            }
+        }
+    }
+}
+
+/// out [H, e] = weights [H, count] · values [count, e].
+struct Mix<'a, const H: usize> {
+    weights: &'a [f32],
+    values: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<const H: usize> WithSimd for Mix<'_, H> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            weights,
+            values,
+            out,
+        } = self;
+        let (e, count) = (out.len() / H, weights.len() / H);
+        let mut first = 0;
+        while first < e {
+            let vectors = ((e - first) / S::F32_LANES).min(VECTORS);
+            let width = match vectors {
+                0 => e - first,
+                _ => vectors * S::F32_LANES,
+            };
+            let columns = first..first + width;
+            match vectors {
+                4 => mix::<S, H, 4>(simd, weights, values, e, columns, out),
+                3 => mix::<S, H, 3>(simd, weights, values, e, columns, out),
+                2 => mix::<S, H, 2>(simd, weights, values, e, columns, out),
+                1 => mix::<S, H, 1>(simd, weights, values, e, columns, out),
+                _ => {
+                    for (h, weights) in weights.chunks_exact(count).enumerate() {
+                        for column in columns.clone() {
+                            let products = weights.iter().zip(values.chunks_exact(e));
+                            let products = products.map(|(w, value)| w * value[column]);
+                            out[h * e + column] = products.sum();
+                        }
+                    }
+                }
+            }
+            first += width;
+        }
+    }
+}
+
+/// V vectors of every value, for H heads: their sums are in registers.
+#[inline(always)]
+fn mix<S: Simd, const H: usize, const V: usize>(
+    simd: S,
+    weights: &[f32],
+    values: &[f32],
+    e: usize,
+    columns: Range<usize>,
+    out: &mut [f32],
+) {
+    let count = weights.len() / H;
+    let mut sums = [[simd.splat_f32s(0.0); V]; H];
+    for (t, value) in values.chunks_exact(e).enumerate() {
+        let (value, _) = S::as_simd_f32s(&value[columns.clone()]);
+        for h in 0..H {
+            let weight = simd.splat_f32s(weights[h * count + t]);
+            for v in 0..V {
+                sums[h][v] = simd.mul_add_f32s(value[v], weight, sums[h][v]);
+            }
+        }
+    }
+    for h in 0..H {
+        let out = &mut out[h * e..(h + 1) * e][columns.clone()];
+        S::as_mut_simd_f32s(out).0.copy_from_slice(&sums[h]);
     }
 }
 
@@ -232,6 +416,7 @@ impl KvCache {
 #[allow(clippy::single_range_in_vec_init)] // one segment is a range in a slice
 mod tests {
     use super::*;
+    use crate::attention::attention;
     use crate::force_portable;
     use crate::testing::{SWITCH, close, random};
     use burn::tensor::Device;

@@ -161,6 +161,61 @@ macro_rules! kernel {
     };
 }
 
+/// Asks for the right tiles some steps ahead, which come from memory where every tile is read once.
+macro_rules! prefetch {
+    () => {
+        concat!(prefetch!("b0"), prefetch!("b1"),)
+    };
+    ($b:literal) => {
+        concat!(
+            prefetch!($b, "0"),
+            prefetch!($b, "1"),
+            prefetch!($b, "2"),
+            prefetch!($b, "3"),
+            prefetch!($b, "4"),
+            prefetch!($b, "5"),
+            prefetch!($b, "6"),
+            prefetch!($b, "7"),
+            prefetch!($b, "8"),
+            prefetch!($b, "9"),
+            prefetch!($b, "10"),
+            prefetch!($b, "11"),
+            prefetch!($b, "12"),
+            prefetch!($b, "13"),
+            prefetch!($b, "14"),
+            prefetch!($b, "15"),
+        )
+    };
+    ($b:literal, $line:literal) => {
+        concat!("prefetcht1 [{", $b, "} + 1024*12 + 64*", $line, "]\n")
+    };
+}
+
+/// Numbers rounded to bf16, of which each right tile is used once; see [`super::Block`].
+///
+/// # Safety
+/// As [`rounded`].
+#[allow(unsafe_code)]
+pub(super) unsafe fn streamed(o: Operands, c: *mut f32, stride: usize, add: bool) {
+    // SAFETY: the caller's; a prefetch reads nothing and cannot fault, whatever the address.
+    unsafe {
+        if o.rows == 1 {
+            return one_row(o, c, stride, add);
+        }
+        kernel!(
+            o,
+            c,
+            stride,
+            add,
+            prefetch!(),
+            load!(left 0),
+            load!(right 0),
+            multiply!(),
+            advance!(1)
+        );
+    }
+}
+
 /// Numbers rounded to bf16; see [`super::Block`].
 ///
 /// # Safety
@@ -259,6 +314,7 @@ unsafe fn one_row(o: Operands, c: *mut f32, stride: usize, add: bool) {
             "tilezero tmm0",
             "tilezero tmm1",
             "4:",
+            prefetch!(),
             "tileloadd tmm4, [{a0} + {row}*1]",
             "tileloadd tmm6, [{b0} + {row}*1]",
             "tileloadd tmm7, [{b1} + {row}*1]",

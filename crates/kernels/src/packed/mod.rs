@@ -300,7 +300,7 @@ fn tasks(
 
 /// One task: its part of the result, the inner dimension block by block.
 fn task(a: &Packed, b: &Packed, target: Target, rows: Range<usize>, columns: Range<usize>) {
-    let unit = Unit::begin(a.exactness);
+    let unit = Unit::begin(a.exactness, a.blocks <= 2);
     let parts = a.exactness.parts();
     let tile = |packed: &Packed, block: usize, step: usize| {
         &raw const packed.tiles[(block * packed.steps + step) * parts]
@@ -392,12 +392,14 @@ struct Unit {
 }
 
 impl Unit {
+    /// `once`: every right tile is used once.
     #[cfg(target_arch = "x86_64")]
-    fn begin(exactness: Exactness) -> Self {
+    fn begin(exactness: Exactness, once: bool) -> Self {
         let processor = processor();
         match processor.level {
             Level::Amx => Self {
                 block: match exactness {
+                    Exactness::Rounded if once => amx::streamed,
                     Exactness::Rounded => amx::rounded,
                     Exactness::Whole => amx::whole,
                 },
@@ -416,7 +418,7 @@ impl Unit {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn begin(_exactness: Exactness) -> Self {
+    fn begin(_exactness: Exactness, _once: bool) -> Self {
         Self {
             block: widened::block,
         }

@@ -152,6 +152,7 @@ fn settings(metrics: &[&str]) -> Settings {
     Settings {
         metrics: metrics.iter().map(|&name| name.to_owned()).collect(),
         sampling: GREEDY,
+        sampling_precision: None,
         max_new_tokens: 5,
         batch: 2,
         seed: 0,
@@ -239,6 +240,30 @@ fn scores_by_hand() {
     assert_eq!(names, ["perplexity", "reverse_kl", "forward_kl"]);
     assert_eq!((result.rows, last), (2, Some((2, 2))));
     assert!(result.answers.is_empty(), "no metric asked for answers");
+}
+
+#[test]
+fn answers_may_have_another_precision_than_scores() {
+    let student = model(STUDENT);
+    let set = set(&student, &[("what", &["blue", "red"])], None).unwrap();
+    let of = |student: &Model, sampling_precision| {
+        let settings = Settings {
+            sampling_precision,
+            ..settings(&["perplexity", "rouge_l"])
+        };
+        evaluate(student, None, &set, &settings, &mut |_, _| {}).unwrap()
+    };
+    let exact = of(&student, None);
+    assert_eq!(of(&student, Some(Precision::F32)), exact);
+    let answers = of(&student, Some(Precision::Bf16));
+    assert_eq!(answers.get("perplexity"), exact.get("perplexity"));
+    // One token stands far above the others: rounding does not change which.
+    assert_eq!(answers.answers, exact.answers);
+    let network = student.network.clone();
+    let network = network.in_precision(Precision::Bf16.into());
+    let rounded = of(&student.with_network(network), Some(Precision::F32));
+    assert_eq!(rounded.answers, exact.answers);
+    assert_ne!(rounded.get("perplexity"), exact.get("perplexity"));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn equals_differences(name: &str, gradients: &Gradients, loss: &dyn Fn(&Llama) -
     }
 }
 
-fn ask(student: &OnPolicy, network: &Llama, mixture: Option<Mixture<'_>>) -> Answers {
+fn ask(student: &Policy, network: &Llama, mixture: Option<Mixture<'_>>) -> Answers {
     let prompts = prompts();
     let asks = minillm::asks(&prompts, &[0, 1, 2, 3]);
     match mixture {
@@ -66,11 +66,9 @@ fn llmrs_gradient_equals_differences() {
     ) else {
         panic!()
     };
-    let sampler = OnPolicy {
-        rollout: settings.rollout,
-        stop_ids: vec![0, 5, 12],
-        ..on_policy()
-    };
+    let mut sampler = on_policy();
+    sampler.how.rollout = settings.rollout;
+    sampler.how.stop_ids = vec![0, 5, 12];
     let behaviour = tiny_network(3);
     let mut method = llmr::LlmrMethod {
         settings,
@@ -174,6 +172,45 @@ fn a_lagging_policy_stays_what_it_was_until_it_is_due() {
     );
     assert!((ratio(&mut method, 3, 3) - 1.0).abs() > 0.1, "still");
     assert!((ratio(&mut method, 3, 4) - 1.0).abs() < 1e-4, "refreshed");
+}
+
+/// Whatever the student is trained in, it answers in the precision of its samples. Scored in that of
+/// its training, each token has the ratio of the two.
+#[test]
+fn a_student_answers_in_the_precision_of_its_samples() {
+    use Precision::{Bf16, F32};
+    let logprobs = |trained: Precision, sampled: Precision| {
+        let network = tiny_network(1).in_precision(trained).trainable();
+        let mut student = on_policy();
+        student.precision = sampled;
+        ask(&student, &network, None).logprobs
+    };
+    let [exact, rounded] = [F32, Bf16].map(|precision| logprobs(precision, precision));
+    assert_ne!(exact, rounded);
+    assert_eq!(logprobs(Bf16, F32), exact);
+    assert_eq!(logprobs(F32, Bf16), rounded);
+
+    let config::Method::Llmr(settings) = configured("name = \"llmr\"") else {
+        panic!()
+    };
+    let furthest = |sampled: Precision| {
+        let mut method = llmr::LlmrMethod {
+            settings: settings.clone(),
+            teacher: teacher(2),
+            student: on_policy(),
+            prompts: prompts(),
+            templates: Vec::new(),
+            model: None,
+            behaviour: None,
+        };
+        method.student.precision = sampled;
+        let report = step(&mut method, &tiny_network(1).trainable(), 10_000, 1).report;
+        let found = report.terms.iter().find(|(name, _)| *name == "ratio_max");
+        found.unwrap().1 - 1.0
+    };
+    assert!(furthest(F32).abs() < 1e-4, "{}", furthest(F32));
+    let off = furthest(Bf16);
+    assert!(off > 1e-4 && off < 0.2, "{off}");
 }
 
 /// Teacher-mixed sampling, importance weights on both terms, length-normalised returns.

@@ -1,0 +1,221 @@
+//! A whole decoder layer for inference on the CPU, without tensors between its operations:
+//! h ← h + O·attention(rope(Q·N(h)), rope(K·N(h)), V·N(h)),  h ← h + down·(silu(gate·N(h)) ⊙ up·N(h)).
+//!
+//! The same arithmetic as the operations of this crate one by one, which is what training and other
+//! devices use: the tests hold them together. What it saves is memory traffic (an operand is packed
+//! once for all weights that it meets, residuals are added where they are) and, when few tokens are
+//! decoded, the cost of making a tensor for every result.
+
+use std::ops::Range;
+
+use burn::backend::Flex;
+use burn::tensor::{Tensor, TensorData};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use crate::attention::{Heads, KvCache, attend_packed};
+use crate::host::{on_host, primitive, to_host};
+use crate::matmul::Into;
+use crate::rms_norm::normalise;
+use crate::rope::RopeTable;
+use crate::swiglu::gate;
+use crate::weight::{HostWeight, Operand, Weight};
+
+/// Values a task of an operation by rows works on.
+const BLOCK: usize = 32 * 1024;
+
+/// A weight and its bias.
+#[derive(Clone, Debug)]
+struct HostLinear {
+    weight: HostWeight,
+    bias: Option<Vec<f32>>,
+}
+
+/// The parameters of a decoder layer, as tensors.
+#[derive(Clone, Debug)]
+pub struct LayerParameters<'a> {
+    /// Norm before attention, and before the feed-forward block.
+    pub norms: [&'a Tensor<1>; 2],
+    /// Query, key, value, output, gate, up and down projection, each with its bias.
+    pub linears: [(&'a Weight, Option<&'a Tensor<1>>); 7],
+    /// Norms of each query head and each key head (Qwen3).
+    pub head_norms: Option<[&'a Tensor<1>; 2]>,
+}
+
+/// A decoder layer ready for inference on the CPU. Shares plain and packed weights.
+#[derive(Clone, Debug)]
+pub struct HostLayer {
+    norms: [Vec<f32>; 2],
+    linears: [HostLinear; 7],
+    head_norms: Option<[Vec<f32>; 2]>,
+    heads: Heads,
+    epsilon: f32,
+}
+
+/// The tokens of a pass, and what they attend to.
+pub struct Pass<'a> {
+    /// Consecutive ranges of the token axis, one a sequence.
+    pub segments: &'a [Range<usize>],
+    /// Rotary angles of the tokens.
+    pub table: &'a RopeTable,
+    /// The cache that the sequences continue, with each one's row; without it they stand alone.
+    pub cache: Option<(&'a mut KvCache, &'a [usize])>,
+}
+
+impl HostLayer {
+    /// The layer, if its parameters are untracked and on the CPU.
+    pub fn new(parameters: &LayerParameters<'_>, heads: Heads, epsilon: f32) -> Option<Self> {
+        let plain = |tensor: &Tensor<1>| on_host(tensor) && !tensor.is_autodiff();
+        let [first, second] = parameters.norms;
+        if !plain(first) || !plain(second) {
+            return None;
+        }
+        let values = |tensor: &Tensor<1>| to_host(tensor.clone());
+        let linears = parameters.linears.map(|(weight, bias)| HostLinear {
+            weight: HostWeight::new(weight),
+            bias: bias.map(values),
+        });
+        Some(Self {
+            norms: [first, second].map(values),
+            linears,
+            head_norms: parameters.head_norms.map(|norms| norms.map(values)),
+            heads,
+            epsilon,
+        })
+    }
+
+    /// Carries the tokens through this layer, number `index` of the network.
+    fn forward(&self, h: &mut [f32], scratch: &mut Scratch, index: usize, pass: &mut Pass<'_>) {
+        let Scratch {
+            n,
+            x,
+            queries,
+            keys,
+            values,
+            mixed,
+            gates,
+            ups,
+        } = scratch;
+        let n = *n;
+        let [q, k, v, o, gate_proj, up, down] = &self.linears;
+        self.norm(h, &self.norms[0], x);
+        let operand = Operand::new(x, n, &q.weight);
+        for (linear, out) in [(q, &mut *queries), (k, &mut *keys), (v, &mut *values)] {
+            linear.apply(&operand, out, Into::Replace);
+        }
+        if let Some(norms) = &self.head_norms {
+            for (x, norm) in [(&mut *queries, &norms[0]), (&mut *keys, &norms[1])] {
+                by_rows(x, norm.len(), |_, rows| {
+                    normalise(rows, norm, self.epsilon, |_, _| {});
+                });
+            }
+        }
+        let e = self.heads.dimension;
+        let widths = [self.heads.query * e, self.heads.key_value * e];
+        for (x, width) in [(&mut *queries, widths[0]), (&mut *keys, widths[1])] {
+            by_rows(x, width, |first, rows| {
+                pass.table.rotate(rows, width, first, 1.0)
+            });
+        }
+        let qkv: [&[f32]; 3] = [queries, keys, values];
+        match &mut pass.cache {
+            Some((cache, rows)) => cache.attend_slices(index, qkv, pass.segments, rows, mixed),
+            None => attend_packed(qkv, pass.segments, self.heads, mixed),
+        }
+        o.apply(&Operand::new(mixed, n, &o.weight), h, Into::Add);
+        self.norm(h, &self.norms[1], x);
+        let operand = Operand::new(x, n, &up.weight);
+        gate_proj.apply(&operand, gates, Into::Replace);
+        up.apply(&operand, ups, Into::Replace);
+        gates
+            .par_chunks_mut(BLOCK)
+            .zip(ups.par_chunks(BLOCK))
+            .for_each(|(gates, ups)| gate(gates, ups));
+        down.apply(&Operand::new(gates, n, &down.weight), h, Into::Add);
+    }
+
+    fn norm(&self, h: &[f32], weight: &[f32], x: &mut [f32]) {
+        x.copy_from_slice(h);
+        by_rows(x, weight.len(), |_, rows| {
+            normalise(rows, weight, self.epsilon, |_, _| {});
+        });
+    }
+}
+
+impl HostLinear {
+    fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into) {
+        self.weight.apply(operand, out, into);
+        if let Some(bias) = &self.bias {
+            for row in out.chunks_exact_mut(bias.len()) {
+                for (out, bias) in row.iter_mut().zip(bias) {
+                    *out += bias;
+                }
+            }
+        }
+    }
+}
+
+/// What is between the operations of a layer; the next layer uses it again.
+struct Scratch {
+    n: usize,
+    x: Vec<f32>,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    mixed: Vec<f32>,
+    gates: Vec<f32>,
+    ups: Vec<f32>,
+}
+
+/// Carries embedded tokens through all layers.
+///
+/// # Shapes
+/// `embedded` [tokens, width], on the CPU and untracked → the same shape, before the last norm
+///
+/// # Panics
+/// If a sequence does not fit the cache.
+pub fn run_layers(layers: &[HostLayer], embedded: Tensor<2>, mut pass: Pass<'_>) -> Tensor<2> {
+    let shape = embedded.dims();
+    let [n, width] = shape;
+    let Some(first) = layers.first() else {
+        return embedded;
+    };
+    if let Some((cache, rows)) = &pass.cache {
+        cache.check(pass.segments, rows);
+    }
+    let e = first.heads.dimension;
+    let space = |width: usize| vec![0.0; n * width];
+    let feed_forward = first.linears[4].weight.rows();
+    let mut scratch = Scratch {
+        n,
+        x: space(width),
+        queries: space(first.heads.query * e),
+        keys: space(first.heads.key_value * e),
+        values: space(first.heads.key_value * e),
+        mixed: space(first.heads.query * e),
+        gates: space(feed_forward),
+        ups: space(feed_forward),
+    };
+    let mut h = primitive(embedded)
+        .as_slice::<f32>()
+        .expect("`primitive` makes contiguous f32 tensors")
+        .to_vec();
+    for (index, layer) in layers.iter().enumerate() {
+        layer.forward(&mut h, &mut scratch, index, &mut pass);
+    }
+    if let Some((cache, rows)) = &mut pass.cache {
+        cache.extend(pass.segments, rows);
+    }
+    Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(h, shape)))
+}
+
+/// Calls `work(first row, rows)` for blocks of whole rows, in parallel where there are several.
+fn by_rows(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = (BLOCK / width).max(1);
+    if x.len() <= rows * width {
+        return work(0, x);
+    }
+    x.par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(block, x)| work(block * rows, x));
+}
