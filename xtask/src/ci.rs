@@ -71,7 +71,14 @@ fn steps(end_to_end: EndToEnd, counts: &mut Counts) -> Outcome<()> {
         let strict = [("RUSTDOCFLAGS", "-D warnings")];
         cargo("doc --locked --workspace --no-deps", &strict)
     })?;
-    step("tests", || tests(counts))?;
+    step("tests", || {
+        tests("test --locked --workspace --no-fail-fast", &[], counts)
+    })?;
+    // What other machines run. (Kernels are compared with their portable compositions in either.)
+    let libraries = "test --locked --workspace --no-fail-fast --lib";
+    step("tests without AVX-512", || {
+        tests(libraries, &[("DISTIL_INSTRUCTIONS", "avx2")], counts)
+    })?;
     if end_to_end == EndToEnd::Yes {
         the_end_to_end_run(counts)?;
     }
@@ -131,8 +138,8 @@ fn cargo(words: &str, variables: &[(&str, &str)]) -> Outcome<()> {
 }
 
 /// Runs all tests, passes on what they print, and sums their summaries.
-fn tests(counts: &mut Counts) -> Outcome<()> {
-    let (mut command, repeat) = command("test --locked --workspace --no-fail-fast", &[]);
+fn tests(words: &str, variables: &[(&str, &str)], counts: &mut Counts) -> Outcome<()> {
+    let (mut command, repeat) = command(words, variables);
     let failed = |error: std::io::Error| format!("{repeat} ({error})");
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(failed)?;
     if let Some(output) = child.stdout.take() {

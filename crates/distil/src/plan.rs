@@ -298,9 +298,9 @@ fn memory(
         part("AdamW's moments", 2 * parameters),
         part(
             "activations kept for the backward pass",
-            at_once as u64 * activations(student),
+            at_once as u64 * activations(student, config.train.recompute),
         ),
-        part("logits of a chunk", 2 * (8 << 20)),
+        part("logits of a chunk", 2 * (16 << 20)),
     ];
     if let Some(teacher) = networks.teacher {
         parts.push(Part {
@@ -349,12 +349,17 @@ fn cache(network: &Llama) -> u64 {
 }
 
 /// Numbers a token that a forward pass keeps: in each layer the inputs of its products and of its
-/// norms, and what the feed-forward block multiplies.
-fn activations(network: &Llama) -> u64 {
+/// norms, and what the feed-forward block multiplies. Where layers are computed again, that of one
+/// layer and the inputs of all.
+fn activations(network: &Llama, recompute: bool) -> u64 {
     let c = network.config();
     let (d, f) = (c.width, c.feed_forward);
     let attention = (2 * c.heads.query + 2 * c.heads.key_value) * c.heads.dimension;
-    (c.layers * (4 * d + attention + 3 * f) + 2 * d) as u64
+    let layer = 4 * d + attention + 3 * f;
+    match recompute {
+        false => (c.layers * layer + 2 * d) as u64,
+        true => (c.layers * d + layer + 2 * d) as u64,
+    }
 }
 
 fn disk(config: &Config, networks: &Networks<'_>) -> Vec<Part> {

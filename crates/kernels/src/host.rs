@@ -6,8 +6,8 @@
 //! constants and receive no gradient.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
@@ -20,6 +20,12 @@ use burn_flex::FlexTensor;
 
 static PORTABLE: AtomicBool = AtomicBool::new(false);
 
+/// Whether the environment forces the portable compositions: `DISTIL_PORTABLE=1`.
+fn asked_for() -> bool {
+    static ASKED: OnceLock<bool> = OnceLock::new();
+    *ASKED.get_or_init(|| std::env::var_os("DISTIL_PORTABLE").is_some_and(|value| value == "1"))
+}
+
 /// Forces the portable compositions on every device, the CPU included, for this process.
 ///
 /// GPUs always run them; forcing them on the CPU is how they are tested without one.
@@ -27,14 +33,14 @@ pub fn force_portable(portable: bool) {
     PORTABLE.store(portable, Ordering::Relaxed);
 }
 
-/// Whether [`force_portable`] is in effect.
+/// Whether [`force_portable`], or `DISTIL_PORTABLE=1` in the environment, is in effect.
 pub fn is_portable() -> bool {
-    PORTABLE.load(Ordering::Relaxed)
+    PORTABLE.load(Ordering::Relaxed) || asked_for()
 }
 
 /// Whether `tensor` is served by host kernels: an f32 tensor on the Flex backend.
 pub(crate) fn on_host<const D: usize>(tensor: &Tensor<D>) -> bool {
-    !PORTABLE.load(Ordering::Relaxed)
+    !is_portable()
         && tensor.dtype() == DType::F32
         && matches!(
             tensor.device().as_dispatch(),
@@ -285,7 +291,7 @@ mod tests {
             .unwrap_or_else(|e| e.into_inner());
         for device in [Device::flex(), Device::flex().autodiff()] {
             let tensor = Tensor::<1>::from_floats([1.0], &device);
-            assert!(on_host(&tensor));
+            assert_eq!(on_host(&tensor), !asked_for());
             force_portable(true);
             assert!(!on_host(&tensor));
             force_portable(false);

@@ -1,7 +1,7 @@
 //! Which instructions this processor has, found once at run time.
 //!
 //! `DISTIL_INSTRUCTIONS` = `amx`, `avx512`, `avx2` or `portable` lets the kernels use no more than
-//! that: to get the same bits on different machines, and to test what other machines run.
+//! that: to test what other machines run. Products of the `gemm` crate choose by themselves.
 
 use std::sync::OnceLock;
 

@@ -231,7 +231,7 @@ impl Step {
         let format = self.precision.format();
         let figures = match self.on_policy {
             false => step(
-                &model.network,
+                model.network,
                 &StepCase {
                     student_layers: self.student_layers,
                     batch: self.batch,
@@ -241,7 +241,7 @@ impl Step {
                 },
             ),
             true => on_policy(
-                &model.network,
+                model.network,
                 &OnPolicyCase {
                     student_layers: self.student_layers,
                     batch: self.batch,

@@ -34,8 +34,8 @@ pub struct OnPolicyCase {
 ///
 /// # Errors
 /// The model does not have so many layers, its context is shorter than a sequence, or a count is 0.
-pub fn on_policy(model: &Llama, case: &OnPolicyCase) -> Result<Figures> {
-    let config = model.config();
+pub fn on_policy(model: Llama, case: &OnPolicyCase) -> Result<Figures> {
+    let config = model.config().clone();
     let (batch, prompt, response) = (case.batch, case.prompt_tokens, case.new_tokens);
     positive(&[
         ("batch", batch),
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn sampled_tokens_are_what_is_trained() {
-        let figures = on_policy(&tiny_network(1), &CASE).unwrap();
+        let figures = on_policy(tiny_network(1), &CASE).unwrap();
         let phases: Vec<&str> = figures.phases.keys().copied().collect();
         assert_eq!(
             phases,
@@ -123,7 +123,7 @@ mod tests {
             new_tokens: 61,
             ..CASE
         };
-        let error = on_policy(&tiny_network(1), &case).unwrap_err().to_string();
+        let error = on_policy(tiny_network(1), &case).unwrap_err().to_string();
         assert!(error.contains("65 tokens is over"), "{error}");
     }
 }

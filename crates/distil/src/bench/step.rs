@@ -28,8 +28,8 @@ pub struct StepCase {
 ///
 /// # Errors
 /// The model does not have so many layers, its context is shorter than a sequence, or a count is 0.
-pub fn step(model: &Llama, case: &StepCase) -> Result<Figures> {
-    let config = model.config();
+pub fn step(model: Llama, case: &StepCase) -> Result<Figures> {
+    let config = model.config().clone();
     positive(&[
         ("batch", case.batch),
         ("length", case.length),
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn figures_are_complete() {
-        let figures = step(&tiny_network(1), &CASE).unwrap();
+        let figures = step(tiny_network(1), &CASE).unwrap();
         let phases: Vec<&str> = figures.phases.keys().copied().collect();
         assert_eq!(
             phases,
@@ -100,14 +100,14 @@ mod tests {
             format: Format::Bf16,
             ..CASE
         };
-        let figures = step(&tiny_network(1), &case).unwrap();
+        let figures = step(tiny_network(1), &case).unwrap();
         assert_eq!(figures.precision, "bf16");
     }
 
     #[test]
     fn what_measures_nothing_is_refused() {
         let case = StepCase { batch: 0, ..CASE };
-        let error = step(&tiny_network(1), &case).unwrap_err().to_string();
+        let error = step(tiny_network(1), &case).unwrap_err().to_string();
         assert!(error.contains("batch = 0"), "{error}");
     }
 }

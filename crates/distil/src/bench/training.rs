@@ -39,6 +39,7 @@ const SETTINGS: Train = Train {
     checkpoint_every: 0,
     keep_last: 1,
     keep_best: false,
+    recompute: false,
 };
 
 /// A student in training.
@@ -56,16 +57,17 @@ impl Training {
     ///
     /// # Errors
     /// The model does not have so many layers.
-    pub(super) fn new(model: &Llama, student_layers: usize, format: Format) -> Result<Self> {
-        let config = model.config();
+    pub(super) fn new(model: Llama, student_layers: usize, format: Format) -> Result<Self> {
+        let (config, vocabulary) = (model.config(), model.config().vocabulary);
         let keep = distil_model::prune::evenly_spaced(config.layers, student_layers)?;
         let student = format.of(own_copy(&model.with_layers(&keep)?)).trainable();
         Ok(Self {
             optimizer: Optimizer::new(&SETTINGS, &student),
             student,
             teacher: Teacher {
-                network: format.of(model.frozen()).packed(),
-                vocabulary: config.vocabulary,
+                // What was loaded is given up: a run's teacher has no second copy either.
+                network: format.of(model).packed(),
+                vocabulary,
                 states: None,
             },
         })
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn a_step_is_four_forward_passes_where_both_networks_are_one() {
         let network = tiny_network(1);
-        let training = Training::new(&network, 2, Format::F32).unwrap();
+        let training = Training::new(network.clone(), 2, Format::F32).unwrap();
         // 2 × (3 + 4 − 1) tokens are fed, 2 × 4 predicted.
         let forward = forward_operations(&network, 12.0, 6.0) + head_operations(&network, 8.0);
         assert_eq!(training.operations(2, 3, 4), 4.0 * forward);
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_step_trains_and_has_texts_of_its_own() {
-        let mut training = Training::new(&tiny_network(1), 2, Format::F32).unwrap();
+        let mut training = Training::new(tiny_network(1), 2, Format::F32).unwrap();
         let weights = |network: &Llama| {
             distil_kernels::to_host(network.frozen().head().tensor().expect("plain").clone())
         };

@@ -80,6 +80,7 @@ pub(crate) struct GivenTrain {
     pub(crate) checkpoint_every: Option<usize>,
     pub(crate) keep_last: Option<usize>,
     pub(crate) keep_best: Option<bool>,
+    pub(crate) recompute: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -516,6 +516,8 @@ pub const KEYS: &[Key] = &[
         "Checkpoints kept, newest first; the best one is kept beside them."),
     key("train.keep_best", Every, Kind::Switch, Derived("`true` if `eval.best_metric` is set, else `false`"),
         "Keep the checkpoint that is best by `eval.best_metric`, however old it is."),
+    key("train.recompute", Every, Kind::Switch, Value("false"),
+        "Compute each layer's activations again in the backward pass instead of keeping them: less memory for one more forward pass of the student."),
 
     key("eval.every", Every, whole(0, MANY), Value("50"),
         "Optimiser steps between evaluations; 0 = only at the end."),

@@ -46,6 +46,8 @@ pub struct Train {
     pub keep_last: usize,
     /// Whether the best checkpoint is kept, too.
     pub keep_best: bool,
+    /// Whether the backward pass computes each layer's activations again instead of keeping them.
+    pub recompute: bool,
 }
 
 /// How long a run is.
@@ -173,5 +175,6 @@ pub(crate) fn resolve(
         checkpoint_every: given.checkpoint_every.unwrap_or(eval.every),
         keep_last: given.keep_last.unwrap_or(2),
         keep_best,
+        recompute: given.recompute.unwrap_or(false),
     })
 }

@@ -140,6 +140,7 @@ fn train(out: &mut Writer, train: &Train) {
     out.plain("checkpoint_every", train.checkpoint_every);
     out.plain("keep_last", train.keep_last);
     out.plain("keep_best", train.keep_best);
+    out.plain("recompute", train.recompute);
 }
 
 fn eval(out: &mut Writer, eval: &Eval) {

@@ -148,10 +148,12 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
     })
 }
 
-/// The student as it is trained: its matrix products in the precision that is configured.
+/// The student as it is trained: its matrix products in the precision that is configured, its
+/// activations kept or computed again.
 pub(super) fn in_training(mut student: Model, config: &Config) -> Model {
     let precision = config.student.precision;
-    student.network = student.network.in_precision(precision.into());
+    let network = student.network.in_precision(precision.into());
+    student.network = network.with_recompute(config.train.recompute);
     student
 }
 

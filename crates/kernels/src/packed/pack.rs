@@ -117,7 +117,7 @@ fn by_row(source: Source<'_>, tiles: &mut [&mut Tile]) {
 #[inline(always)]
 fn by_pair(source: Source<'_>, tiles: &mut [&mut Tile]) {
     let column = |index: usize| -> [f32; WIDE] {
-        match index < source.columns {
+        match index < source.columns && source.rows > 0 {
             true => take(&source.data[index * source.stride..], source.rows),
             false => [0.0; WIDE],
         }
