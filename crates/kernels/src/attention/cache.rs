@@ -68,7 +68,7 @@ impl KvCache {
     /// The new lengths count from the last layer's call on.
     ///
     /// # Shapes
-    /// As [`attention`]; `rows[i]` is the cache row of `segments[i]`.
+    /// As [`super::attention`]; `rows[i]` is the cache row of `segments[i]`.
     ///
     /// # Panics
     /// If a row would exceed the capacity.
