@@ -74,10 +74,13 @@ fn steps(end_to_end: EndToEnd, counts: &mut Counts) -> Outcome<()> {
     step("tests", || {
         tests("test --locked --workspace --no-fail-fast", &[], counts)
     })?;
-    // What other machines run. (Kernels are compared with their portable compositions in either.)
+    // What other machines run, and what GPUs do.
     let libraries = "test --locked --workspace --no-fail-fast --lib";
     step("tests without AVX-512", || {
         tests(libraries, &[("DISTIL_INSTRUCTIONS", "avx2")], counts)
+    })?;
+    step("tests of the portable compositions", || {
+        tests(libraries, &[("DISTIL_PORTABLE", "1")], counts)
     })?;
     if end_to_end == EndToEnd::Yes {
         the_end_to_end_run(counts)?;

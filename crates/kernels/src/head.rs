@@ -294,10 +294,13 @@ impl Side {
             "more vocabulary than weights"
         );
         match weight {
-            Weight::Plain(weight, _) if !on_host(&hidden) => Self::Device {
-                hidden: hidden.without_autodiff(),
-                weight: weight.clone().without_autodiff().narrow(0, 0, vocabulary),
-            },
+            Weight::Plain(weight, precision) if !on_host(&hidden) => {
+                let weight = weight.clone().without_autodiff().narrow(0, 0, vocabulary);
+                Self::Device {
+                    hidden: precision.rounded(hidden.without_autodiff()),
+                    weight: precision.rounded(weight),
+                }
+            }
             _ => Self::Host {
                 hidden: primitive(hidden),
                 head: HostHead::new(weight, rows),

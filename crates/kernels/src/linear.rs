@@ -13,8 +13,8 @@ use crate::matmul::{Into, Matrix, multiplied};
 use crate::precision::Precision;
 use crate::weight::{PackedWeight, Weight};
 
-/// y = x Wᵀ + b, products and those of the gradients computed in the weight's precision. Devices
-/// other than the CPU compute in the tensors' own format.
+/// y = x Wᵀ + b, the product computed in the weight's precision. On the CPU so are the products of its
+/// gradients, where the portable composition rounds their results instead of their factors.
 ///
 /// # Shapes
 /// `x_nd` [tokens, in], `weight` [out, in], `bias` `[out]` → [tokens, out]
@@ -28,7 +28,12 @@ pub fn linear(x_nd: Tensor<2>, weight: &Weight, bias: Option<Tensor<1>>) -> Tens
             let precision = *precision;
             host2(x_nd, weight.clone(), Linear { precision })
         }
-        Weight::Plain(weight, _) => x_nd.matmul(weight.clone().transpose()),
+        Weight::Plain(weight, precision) => {
+            let (x, w) = (x_nd, weight.clone());
+            precision
+                .rounded(x)
+                .matmul(precision.rounded(w).transpose())
+        }
     };
     match bias {
         Some(bias) => product + bias.unsqueeze(),
@@ -100,6 +105,7 @@ fn matrix(view: View<'_>) -> Matrix<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::force_portable;
     use crate::testing::{SWITCH, both_paths_agree, close, random};
     use burn::tensor::Device;
 
@@ -125,6 +131,28 @@ mod tests {
         );
     }
 
+    /// Both forms round the same factors; sums are f32 in either.
+    #[test]
+    fn products_in_bf16_equal_the_composition_and_differ_from_f32() {
+        let _turn = SWITCH.lock().unwrap_or_else(|e| e.into_inner());
+        let tensor = |(values, shape): (Vec<f32>, [usize; 2])| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex())
+        };
+        let (x, w) = (tensor(random([33, 70], 1)), tensor(random([50, 70], 2)));
+        let product = |precision, portable| {
+            force_portable(portable);
+            let product = linear(x.clone(), &Weight::Plain(w.clone(), precision), None);
+            force_portable(false);
+            crate::to_host(product)
+        };
+        let rounded = product(Precision::Bf16, false);
+        close(&rounded, &product(Precision::Bf16, true), 1e-5);
+        let exact = product(Precision::F32, false);
+        let off = |(a, b): (&f32, &f32)| (a - b).abs();
+        let furthest = exact.iter().zip(&rounded).map(off).fold(0.0, f32::max);
+        assert!(furthest > 1e-3, "{furthest}");
+    }
+
     #[test]
     fn a_packed_weight_gives_the_products_of_the_rounded_one() {
         let _turn = SWITCH.lock().unwrap_or_else(|e| e.into_inner());
@@ -134,7 +162,7 @@ mod tests {
         let (x, w) = (tensor(random([9, 70], 1)), tensor(random([50, 70], 2)));
         let plain = Weight::Plain(w, Precision::Bf16);
         let packed = plain.packed();
-        assert!(packed.tensor().is_none());
+        assert_eq!(packed.tensor().is_none(), !crate::is_portable());
         assert_eq!(packed.dims(), [50, 70]);
         let results = [plain, packed].map(|w| crate::to_host(linear(x.clone(), &w, None)));
         close(&results[0], &results[1], 1e-6);

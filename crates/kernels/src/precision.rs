@@ -1,5 +1,7 @@
 //! In which numbers matrix products are computed.
 
+use burn::tensor::{DType, Tensor};
+
 use crate::packed::{self, Exactness};
 use crate::processor::{Level, processor};
 
@@ -14,6 +16,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// `x` with the numbers that a product of this precision sees, in f32: what the portable
+    /// compositions multiply. On such devices bf16 costs no less than f32; it says the same.
+    pub(crate) fn rounded(self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::F32 => x,
+            Self::Bf16 => x.cast(DType::BF16).cast(DType::F32),
+        }
+    }
+
     /// How operands are packed for products of this precision; `None` where products do not go by
     /// tiles.
     pub(crate) fn exactness(self) -> Option<Exactness> {

@@ -300,10 +300,8 @@ fn micro_batches_do_not_change_loss_or_gradient() {
         let whole = step(&mut *method, &student, 10_000, 1);
         for tokens in [1, 12, 25] {
             let split = step(&mut *fresh().1, &student, tokens, 1);
-            assert!(
-                (whole.report.loss - split.report.loss).abs() < 1e-5,
-                "{name}"
-            );
+            let (a, b) = (whole.report.loss, split.report.loss);
+            assert!((a - b).abs() < 1e-6 * a.abs().max(1.0), "{name}: {a} {b}");
             assert_eq!(whole.report.tokens, split.report.tokens, "{name}");
             for (a, b) in whole
                 .gradients
@@ -311,8 +309,15 @@ fn micro_batches_do_not_change_loss_or_gradient() {
                 .iter()
                 .zip(split.gradients.values())
             {
+                // Burn's own sums are less exact than the kernels': their rounding shows where an
+                // entry is small against the largest of its parameter.
+                let largest = a.iter().fold(1.0f32, |most, x| most.max(x.abs()));
                 for (x, y) in a.iter().zip(&b) {
-                    assert!((x - y).abs() < 1e-5 * x.abs().max(1.0), "{name}: {x} {y}");
+                    let scale = match distil_kernels::is_portable() {
+                        false => x.abs().max(1.0),
+                        true => largest,
+                    };
+                    assert!((x - y).abs() < 1e-5 * scale, "{name}: {x} {y}");
                 }
             }
         }
@@ -405,7 +410,11 @@ fn self_distillation_is_a_fixed_point() {
     let student = tiny_network(1).trainable();
     let kd = &mut methods(1)[1].1;
     let stepped = step(&mut **kd, &student, 10_000, 1);
-    assert_eq!(stepped.report.loss, 0.0);
+    // Burn's own operations differ in the last bit with and without a record for the gradient.
+    match distil_kernels::is_portable() {
+        false => assert_eq!(stepped.report.loss, 0.0),
+        true => assert!(stepped.report.loss.abs() < 1e-7),
+    }
     assert!(stepped.gradients.norm() < 1e-6);
     let dpkd = &mut methods(1)[3].1;
     let report = step(&mut **dpkd, &student, 10_000, 1).report;
