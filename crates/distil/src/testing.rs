@@ -11,11 +11,20 @@ use serde_json::json;
 /// A seeded Llama of 2 layers, width 16, vocabulary 24, context 64, with sharp enough logits that
 /// samples differ. Token 0 serves as EOS.
 pub(crate) fn tiny_network(seed: u64) -> Llama {
+    tiny(seed, true)
+}
+
+/// The same with an output head of its own.
+pub(crate) fn untied_network(seed: u64) -> Llama {
+    tiny(seed, false)
+}
+
+fn tiny(seed: u64, tied: bool) -> Llama {
     let json = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
         "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 24, "max_position_embeddings": 64,
-        "tie_word_embeddings": true,
+        "tie_word_embeddings": tied,
     });
     let config = Config::from_json(json, Path::new("tiny")).unwrap();
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -448,6 +448,11 @@ impl Llama {
         self
     }
 
+    /// Whether [`Llama::with_recompute`] is in effect.
+    pub fn recomputes(&self) -> bool {
+        self.recompute
+    }
+
     /// d `loss` / d parameters of a loss on what [`Llama::tracked`] gave. `collect` receives, one or
     /// several times, the gradients that autodiff found, and at the end the embedded tokens' own,
     /// [tokens, width].

@@ -586,6 +586,26 @@ fn precision_changes_neither_the_pruned_student_nor_what_is_hashed() {
     assert!(trained("exact", &[]) == pruned);
     let both = ["teacher.precision=bf16", "student.precision=bf16"];
     assert!(trained("rounded", &both) == pruned);
+    // The first loss tells what each key changes; recomputing changes nothing.
+    let first_loss = |run: &str| {
+        let metrics = String::from_utf8(home.read(&format!("{run}/metrics.jsonl"))).unwrap();
+        let losses = objects(&metrics).into_iter();
+        losses
+            .filter_map(|line| line["loss"].as_f64())
+            .next()
+            .unwrap()
+    };
+    let exact = first_loss("exact");
+    for key in ["teacher.precision=bf16", "student.precision=bf16"] {
+        trained(key, &[key]);
+        let off = (first_loss(key) - exact).abs();
+        assert!(
+            off > 0.0 && off < 0.05 * exact,
+            "{key}: {exact}, off by {off}"
+        );
+    }
+    trained("again", &["train.recompute=true"]);
+    assert!((first_loss("again") - exact).abs() < 1e-6);
     assert_eq!(hashed("exact"), hashed("rounded"));
     let resolved = String::from_utf8(home.read("rounded/config.toml")).unwrap();
     assert!(resolved.contains("sampling_precision = \"bf16\"\n"));

@@ -186,6 +186,69 @@ mod tests {
         }
     }
 
+    /// More logits than one block of any kind holds, many of them equal.
+    fn many() -> Vec<f32> {
+        let numbers = (0..5000_u32).map(|i| i.wrapping_mul(7919) % 1201);
+        numbers.map(|x| x as f32 / 100.0).collect()
+    }
+
+    /// All tokens, likeliest first, equals by id.
+    fn sorted(logits: &[f32]) -> Vec<u32> {
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        ids.sort_by(|&a, &b| {
+            let (za, zb) = (logits[a as usize], logits[b as usize]);
+            zb.total_cmp(&za).then(a.cmp(&b))
+        });
+        ids
+    }
+
+    #[test]
+    fn the_largest_of_many_are_the_first_of_a_full_sort() {
+        let logits = many();
+        for count in [1, 3, 40, 300, 1250, 4999, 5000] {
+            assert_eq!(largest(&logits, count), sorted(&logits)[..count], "{count}");
+        }
+    }
+
+    #[test]
+    fn the_nucleus_of_many_is_the_smallest_set_that_reaches_its_mass() {
+        let logits = many();
+        let all = sorted(&logits);
+        let weight = |id: u32| f64::from(logits[id as usize]).exp();
+        let total: f64 = all.iter().map(|&id| weight(id)).sum();
+        for top_p in [0.01, 0.5, 0.9, 0.9999] {
+            let kept = nucleus(&logits, top_p);
+            assert_eq!(kept, all[..kept.len()], "{top_p}");
+            let mass: f64 = kept.iter().map(|&id| weight(id)).sum::<f64>() / total;
+            let last = weight(kept[kept.len() - 1]) / total;
+            assert!(
+                mass > top_p - 1e-6 && mass - last < top_p + 1e-6,
+                "{top_p}: {mass}"
+            );
+        }
+    }
+
+    /// The token drawn is the one whose share of [0, 1) the uniform number is in.
+    #[test]
+    fn walking_many_blocks_ends_where_the_cumulative_probability_does() {
+        let logits = many();
+        let lse = f64::from(log_sum_exp(&logits));
+        let mut reached = vec![0.0];
+        for &z in &logits {
+            reached.push(reached[reached.len() - 1] + (f64::from(z) - lse).exp());
+        }
+        for step in 0..500 {
+            let uniform = f64::from(step) / 500.0;
+            let drawn = draw(&mut logits.clone(), &sampling(1.0, 0, 1.0), uniform);
+            let token = drawn.token as usize;
+            let (before, behind) = (reached[token], reached[token + 1]);
+            assert!(
+                before < uniform + 1e-5 && uniform - 1e-5 < behind,
+                "{uniform}: {token}, {before} to {behind}"
+            );
+        }
+    }
+
     /// The exact distribution, by the definition, in f64.
     fn expected(s: &Sampling) -> Vec<f64> {
         let mut p: Vec<f64> = LOGITS

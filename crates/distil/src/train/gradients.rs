@@ -110,7 +110,7 @@ impl Gradients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::tiny_network;
+    use crate::testing::{tiny_network, untied_network};
     use burn::tensor::{Device, TensorData};
     use distil_model::Tokens;
 
@@ -120,6 +120,36 @@ mod tests {
     fn weights() -> Tensor<2> {
         let values: Vec<f32> = (0..7 * 16).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
         Tensor::from_data(TensorData::new(values, [7, 16]), &Device::flex())
+    }
+
+    /// The head's gradient goes to the embedding where that is the head, else to the head; that of the
+    /// embedded tokens to the embedding in either.
+    #[test]
+    fn the_heads_gradient_goes_to_its_own_parameter() {
+        for network in [tiny_network(1), untied_network(1)] {
+            let tied = network.config().tied;
+            let student = network.trainable();
+            let tokens = Tokens {
+                ids: &IDS,
+                positions: &[0, 1, 2, 3, 4, 5, 6],
+                segments: std::slice::from_ref(&(0..7)),
+            };
+            let mut gradients = Gradients::default();
+            gradients.add_head(&student, Tensor::ones([24, 16], &Device::flex()));
+            let (hidden, trail) = student.tracked(tokens);
+            gradients.add(
+                &student,
+                (hidden * Tensor::from_inner(weights())).sum(),
+                trail,
+            );
+            let values = gradients.values();
+            let (embedding, last) = (&values[0], &values[values.len() - 1]);
+            // Row 0 was not among the tokens.
+            let untouched = if tied { 1.0 } else { 0.0 };
+            assert!(embedding[..16].iter().all(|&g| g == untouched), "{tied}");
+            assert!(embedding[3 * 16..4 * 16].iter().any(|&g| g != untouched));
+            assert_eq!(last.iter().all(|&g| g == 1.0), !tied);
+        }
     }
 
     /// The embedding's gradient without autodiff, and layers that are computed again, give what

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use distil_model::reference::{self, Progress};
-use distil_model::{Model, prune};
+use distil_model::{Llama, Model, prune};
 
 use super::Event;
 use super::folder::sha256_of;
@@ -151,10 +151,14 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
 /// The student as it is trained: its matrix products in the precision that is configured, its
 /// activations kept or computed again.
 pub(super) fn in_training(mut student: Model, config: &Config) -> Model {
-    let precision = config.student.precision;
-    let network = student.network.in_precision(precision.into());
-    student.network = network.with_recompute(config.train.recompute);
+    student.network = as_trained(student.network, config);
     student
+}
+
+fn as_trained(network: Llama, config: &Config) -> Llama {
+    network
+        .in_precision(config.student.precision.into())
+        .with_recompute(config.train.recompute)
 }
 
 struct Loaded {
@@ -318,4 +322,27 @@ fn hashes(
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny_network;
+    use distil_kernels::Precision;
+
+    #[test]
+    fn a_student_is_trained_as_configured() {
+        let trained = |keys: &str| {
+            let text = format!(
+                "teacher.model = \"x.gguf\"\nstudent.prune.layers = 1\n\
+                 data.train = \"a.jsonl\"\nmethod.name = \"kd\"\n{keys}"
+            );
+            let config = Config::parse(&text, std::path::Path::new("run.toml"), &[]).unwrap();
+            let network = as_trained(tiny_network(1), &config);
+            (network.precision(), network.recomputes())
+        };
+        assert_eq!(trained(""), (Precision::F32, false));
+        let both = "train.recompute = true\nstudent.precision = \"bf16\"\n";
+        assert_eq!(trained(both), (Precision::Bf16, true));
+    }
 }
