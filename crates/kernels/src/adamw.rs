@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::host::{on_host, primitive};
+use crate::host::{on_host, primitive, values};
 use crate::math::{sum_of, vectorised};
 
 /// Values a task works on.
@@ -70,9 +70,7 @@ fn update(
     gradient: &FlexTensor,
     [p, m, v]: &mut [FlexTensor; 3],
 ) {
-    let gradient = gradient
-        .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors");
+    let gradient = values(gradient);
     p.storage_mut::<f32>()
         .par_chunks_mut(BLOCK)
         .zip(m.storage_mut::<f32>().par_chunks_mut(BLOCK))
@@ -97,10 +95,7 @@ fn update(
 pub fn sum_of_squares<const D: usize>(tensor: &Tensor<D>) -> f64 {
     if on_host(tensor) {
         let tensor = primitive(tensor.clone());
-        let values = tensor
-            .as_slice::<f32>()
-            .expect("`primitive` makes contiguous f32 tensors");
-        let blocks: Vec<f64> = values
+        let blocks: Vec<f64> = values(&tensor)
             .par_chunks(4096)
             .map(|block| {
                 vectorised(

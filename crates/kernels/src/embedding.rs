@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::backend::Flex;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::host::{HostKernel, Output, View, host1, on_host, primitive};
+use crate::host::{HostKernel, Output, View, host1, on_host, primitive, values};
 
 /// The rows `token_ids` of `weight`.
 ///
@@ -39,9 +39,7 @@ pub fn add_embedding_gradient(
     if on_host(&gradient) {
         let d_embedded = primitive(d_embedded);
         let mut gradient = primitive(gradient);
-        let rows = d_embedded
-            .as_slice::<f32>()
-            .expect("`primitive` makes contiguous f32 tensors");
+        let rows = values(&d_embedded);
         scatter(gradient.storage_mut::<f32>(), rows, token_ids);
         return Tensor::from_primitive::<Flex>(gradient);
     }

@@ -5,7 +5,7 @@
 //! returns the value and overwrites the logits by their gradient, and multiplied back into
 //! dH = dZ W and dW = dZᵀ H before the next chunk begins. Memory is flat in the number of rows.
 //!
-//! The pass runs during forward; [`attach_gradients`] hands its result to autodiff. On devices
+//! The pass runs during forward; [`attach_gradient`] hands what the hidden states get to autodiff. On devices
 //! other than the CPU the products run there and the row work on the host: exact, but slower.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
-use crate::host::{HostKernel, Output, View, host1, host2, on_host, primitive, to_host};
+use crate::host::{HostKernel, Output, View, host1, on_host, primitive, to_host, values};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 use crate::packed::{Packed, product};
 use crate::precision::Precision;
@@ -191,41 +191,15 @@ pub fn head_rows<R: Send>(
     results
 }
 
-/// A scalar tensor of value `loss` whose gradient with respect to `hidden` is `d_hidden` times the
-/// incoming gradient.
-pub fn attach_gradient(hidden: Tensor<2>, loss: f32, d_hidden: Tensor<2>) -> Tensor<1> {
-    if on_host(&hidden) {
-        let gradients = vec![primitive(d_hidden)];
-        return host1(hidden, Attached { loss, gradients });
-    }
-    let linear = (hidden * d_hidden).sum();
-    let offset = linear.clone().inner().neg() + loss;
-    linear + Tensor::from_inner(offset)
-}
-
-/// A scalar tensor of value `loss` whose gradients with respect to `hidden` and `weight` are the
-/// given ones, times the incoming gradient.
-///
-/// # Panics
-/// If the weight is packed: what is trained is plain.
-pub fn attach_gradients(
-    hidden: Tensor<2>,
-    weight: &Weight,
-    loss: f32,
-    d_hidden: Tensor<2>,
-    d_weight: Tensor<2>,
-) -> Tensor<1> {
-    let weight = weight.tensor().expect("a head that is trained is plain");
-    let weight = weight.clone();
-    if on_host(&hidden) {
-        let kernel = Attached {
-            loss,
-            gradients: vec![primitive(d_hidden), primitive(d_weight)],
-        };
-        return host2(hidden, weight, kernel);
+/// A scalar tensor of value `loss` whose gradient with respect to `x` is `d_x` times the incoming
+/// gradient.
+pub fn attach_gradient(x: Tensor<2>, loss: f32, d_x: Tensor<2>) -> Tensor<1> {
+    if on_host(&x) {
+        let gradient = primitive(d_x);
+        return host1(x, Attached { loss, gradient });
     }
     // Value: x · g − stop(x · g) + loss; gradient: g.
-    let linear = (hidden * d_hidden).sum() + (weight * d_weight).sum();
+    let linear = (x * d_x).sum();
     let offset = linear.clone().inner().neg() + loss;
     linear + Tensor::from_inner(offset)
 }
@@ -269,7 +243,7 @@ impl HostHead {
                 };
                 let packed = exactness.map(|exactness| {
                     let shape = tensor.dims();
-                    Arc::new(PackedWeight::new(host_values(&plain), shape, exactness))
+                    Arc::new(PackedWeight::new(values(&plain), shape, exactness))
                 });
                 Self {
                     plain: Some(plain),
@@ -282,7 +256,7 @@ impl HostHead {
 
     fn values(&self) -> &[f32] {
         let plain = self.plain.as_ref();
-        host_values(plain.expect("a packed head has no gradient, and products by tiles only"))
+        values(plain.expect("a packed head has no gradient, and products by tiles only"))
     }
 }
 
@@ -322,7 +296,7 @@ impl Side {
                 if let Some(packed) = &head.packed {
                     packed.multiply(h, vocabulary, out);
                 } else if count <= MOST_ROWS {
-                    let h = &host_values(hidden)[first * width..(first + count) * width];
+                    let h = &values(hidden)[first * width..(first + count) * width];
                     let w = &head.values()[..vocabulary * width];
                     few_rows(h, count, w, vocabulary, *width, out, Into::Replace);
                 } else {
@@ -339,13 +313,7 @@ impl Side {
 }
 
 fn host_rows(tensor: &FlexTensor, first: usize, count: usize, width: usize) -> Matrix<'_> {
-    Matrix::new(&host_values(tensor)[first * width..], count, width, width)
-}
-
-fn host_values(tensor: &FlexTensor) -> &[f32] {
-    tensor
-        .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors")
+    Matrix::new(&values(tensor)[first * width..], count, width, width)
 }
 
 /// Rows of a chunk: `rows` in as few chunks as the limit allows, all about the same size and a
@@ -495,11 +463,11 @@ impl GradientSink {
     }
 }
 
-/// A scalar with precomputed gradients, one an input.
+/// A scalar with a precomputed gradient.
 #[derive(Debug)]
 struct Attached {
     loss: f32,
-    gradients: Vec<FlexTensor>,
+    gradient: FlexTensor,
 }
 
 impl HostKernel for Attached {
@@ -516,17 +484,11 @@ impl HostKernel for Attached {
         _inputs: &[View<'_>],
         _saved: &[Vec<f32>],
         grad: &[f32],
-        needs: &[bool],
+        _needs: &[bool],
     ) -> Vec<Vec<f32>> {
         let factor = grad[0];
-        let scaled = |(tensor, &needed): (&FlexTensor, &bool)| {
-            let values = tensor.as_slice::<f32>().unwrap_or_default();
-            match needed {
-                true => values.iter().map(|x| x * factor).collect(),
-                false => Vec::new(),
-            }
-        };
-        self.gradients.iter().zip(needs).map(scaled).collect()
+        let gradient = values(&self.gradient).iter();
+        vec![gradient.map(|x| x * factor).collect()]
     }
 }
 
@@ -608,7 +570,7 @@ mod tests {
         let (dh, dw) = (pass.d_hidden.unwrap(), pass.d_weight.unwrap());
         let value = scale * pass.terms.values[0] as f32;
         match hidden.is_autodiff() {
-            true => attach_gradients(hidden, &weight.into(), value, dh, dw),
+            true => attach_gradient(hidden, value, dh) + attach_gradient(weight, 0.0, dw),
             false => Tensor::from_floats([value], &hidden.device()),
         }
     }

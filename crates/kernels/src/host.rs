@@ -203,8 +203,8 @@ fn flex_tensor(output: Output) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(output.data, output.shape))
 }
 
-/// The values of a contiguous f32 tensor.
-fn values(tensor: &FlexTensor) -> &[f32] {
+/// The values of a contiguous f32 tensor, which is what [`primitive`] gives.
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor
         .as_slice::<f32>()
         .expect("host kernels take contiguous f32 tensors")

@@ -14,7 +14,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use crate::attention::{Heads, KvCache, attend_packed};
-use crate::host::{on_host, primitive, to_host};
+use crate::host::{on_host, primitive, to_host, values};
 use crate::matmul::Into;
 use crate::rms_norm::normalise;
 use crate::rope::RopeTable;
@@ -196,10 +196,7 @@ pub fn run_layers(layers: &[HostLayer], embedded: Tensor<2>, mut pass: Pass<'_>)
         gates: space(feed_forward),
         ups: space(feed_forward),
     };
-    let mut h = primitive(embedded)
-        .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors")
-        .to_vec();
+    let mut h = values(&primitive(embedded)).to_vec();
     for (index, layer) in layers.iter().enumerate() {
         layer.forward(&mut h, &mut scratch, index, &mut pass);
     }

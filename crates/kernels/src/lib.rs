@@ -31,8 +31,8 @@ pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use attention::{Heads, KvCache, attention};
 pub use embedding::{add_embedding_gradient, embedding};
 pub use head::{
-    CrossEntropy, HeadPass, RowObjective, RowTerms, TeacherHead, attach_gradient, attach_gradients,
-    head_pass, head_rows,
+    CrossEntropy, HeadPass, RowObjective, RowTerms, TeacherHead, attach_gradient, head_pass,
+    head_rows,
 };
 pub use host::{force_portable, is_portable, to_host};
 pub use layer::{HostLayer, LayerParameters, Pass, run_layers};

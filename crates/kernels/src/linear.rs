@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
-use crate::host::{HostKernel, Output, View, host2, on_host, primitive};
+use crate::host::{HostKernel, Output, View, host2, on_host, primitive, values};
 use crate::matmul::{Into, Matrix, multiplied};
 use crate::precision::Precision;
 use crate::weight::{PackedWeight, Weight};
@@ -44,10 +44,7 @@ pub fn linear(x_nd: Tensor<2>, weight: &Weight, bias: Option<Tensor<1>>) -> Tens
 fn packed_linear(x_nd: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
     let [n, width] = x_nd.dims();
     let x = primitive(x_nd);
-    let x = x
-        .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors");
-    let data = weight.multiplied(Matrix::new(x, n, width, width));
+    let data = weight.multiplied(Matrix::new(values(&x), n, width, width));
     let result = FlexTensor::from_data(TensorData::new(data, [n, weight.rows()]));
     Tensor::from_primitive::<Flex>(result)
 }

@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::host::{on_host, primitive};
+use crate::host::{on_host, primitive, values};
 
 /// Values a task works on.
 const BLOCK: usize = 64 * 1024;
@@ -19,12 +19,9 @@ pub fn add_in_place<const D: usize>(sum: Tensor<D>, part: Tensor<D>) -> Tensor<D
         return sum + part;
     }
     let (mut sum, part) = (primitive(sum), primitive(part));
-    let values = part
-        .as_slice::<f32>()
-        .expect("`primitive` makes contiguous f32 tensors");
     sum.storage_mut::<f32>()
         .par_chunks_mut(BLOCK)
-        .zip(values.par_chunks(BLOCK))
+        .zip(values(&part).par_chunks(BLOCK))
         .for_each(|(sum, part)| {
             for (sum, part) in sum.iter_mut().zip(part) {
                 *sum += part;

@@ -1,12 +1,13 @@
 //! A weight matrix as products use it: values on a device, or packed once for many products.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
-use crate::host::{on_host, primitive};
+use crate::host::{on_host, primitive, values};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 use crate::packed::{self, Exactness, Packed, product};
 use crate::precision::Precision;
@@ -72,11 +73,8 @@ impl Weight {
         match self {
             Self::Plain(tensor, Precision::Bf16) if on_host(tensor) => {
                 let shape = tensor.dims();
-                let values = primitive(tensor.clone());
-                let values = values
-                    .as_slice::<f32>()
-                    .expect("`primitive` makes contiguous f32 tensors");
-                let packed = PackedWeight::new(values, shape, Exactness::Rounded);
+                let plain = primitive(tensor.clone());
+                let packed = PackedWeight::new(values(&plain), shape, Exactness::Rounded);
                 Self::Packed(Arc::new(packed))
             }
             _ => self.inner(),
@@ -136,27 +134,36 @@ impl HostWeight {
     /// `out` [n, out] = x Wᵀ, or += x Wᵀ.
     pub(crate) fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into) {
         let n = operand.x.rows;
-        match (self, &operand.packed) {
-            (Self::Packed(weight), Some(x)) => {
-                let columns = weight.shape[0];
-                product(x, &weight.tiles, columns, out, columns, into, Threads::All);
+        // What the operand was packed for may have been another kind of weight.
+        let packed_as = |exactness: Exactness| {
+            let packed = operand.packed.as_ref();
+            match packed.filter(|x| x.exactness() == exactness) {
+                Some(x) => Cow::Borrowed(x),
+                None => Cow::Owned(Packed::left(operand.x, exactness, Threads::All)),
             }
-            (Self::Plain(weight), _) => {
-                let w = weight
-                    .as_slice::<f32>()
-                    .expect("`primitive` makes contiguous f32 tensors");
+        };
+        match self {
+            Self::Packed(weight) => {
+                let x = packed_as(weight.exactness());
+                let columns = weight.shape[0];
+                product(&x, &weight.tiles, columns, out, columns, into, Threads::All);
+            }
+            Self::Plain(weight) => {
+                let w = values(weight);
                 let (columns, width) = (out.len() / n.max(1), operand.x.columns);
                 if n <= MOST_ROWS {
                     return few_rows(operand.values, n, w, columns, width, out, into);
                 }
                 let w = Matrix::new(w, columns, width, width).transposed();
-                if let Some(x) = &operand.packed {
-                    let w = Packed::right(w, x.exactness(), Threads::All);
-                    return product(x, &w, columns, out, columns, into, Threads::All);
+                match Precision::F32.exactness() {
+                    Some(exactness) => {
+                        let w = Packed::right(w, exactness, Threads::All);
+                        let x = packed_as(exactness);
+                        product(&x, &w, columns, out, columns, into, Threads::All);
+                    }
+                    None => matmul(operand.x, w, out, columns, into, Precision::F32),
                 }
-                matmul(operand.x, w, out, columns, into, Precision::F32);
             }
-            (Self::Packed(_), None) => unreachable!("operands are packed where weights are"),
         }
     }
 }

@@ -12,7 +12,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Heads, attend_packed, portable};
-use crate::host::{on_host, primitive};
+use crate::host::{on_host, primitive, values};
 use crate::math::{arch, exp, max_inner, sum_of, vectorised};
 
 /// The cache of a batch of rows.
@@ -125,7 +125,6 @@ impl KvCache {
         rows: &[usize],
     ) -> Tensor<2> {
         let [q, k, v] = [q, k, v].map(primitive);
-        let values = |tensor| FlexTensor::as_slice::<f32>(tensor).expect("contiguous f32");
         let n = segments.last().map_or(0, |segment| segment.end);
         let width = self.heads.query * self.heads.dimension;
         let mut out = vec![0.0; n * width];
