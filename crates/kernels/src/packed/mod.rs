@@ -552,7 +552,7 @@ mod tests {
         }
     }
 
-    /// The split into three is as exact as f32: errors against f64 are no larger than those of the
+    /// The split into three is about as exact as f32: errors against f64 are below three times those of the
     /// usual f32 product of the same numbers.
     #[test]
     fn whole_numbers_are_as_exact_as_f32() {
