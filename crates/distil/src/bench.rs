@@ -19,11 +19,11 @@ mod training;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use distil_kernels::{Precision, instruction_set};
+use distil_kernels::instruction_set;
 use distil_model::Llama;
 use serde::Serialize;
 
-use crate::config::Sampling;
+use crate::config::{Precision, Sampling};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 
@@ -36,44 +36,11 @@ pub use sample::{SampleCase, sample};
 pub use score::{ScoreCase, score};
 pub use step::{StepCase, step};
 
-/// Number format in which linear layers and the head are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
-    /// 32-bit floating point.
-    #[default]
-    F32,
-    /// bfloat16: products of rounded numbers, sums in f32.
-    Bf16,
-}
-
-impl Format {
-    /// Its name in options and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// What the matrix products are computed in: whose roof counts.
-    fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::Bf16 => Precision::Bf16,
-        }
-    }
-
-    /// Bytes of a weight in this format: what decoding must read at least.
-    fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-
-    /// The network, computing in this format.
-    fn of(self, network: Llama) -> Llama {
-        network.in_precision(self.precision())
+/// Bytes of a weight: what decoding must read at least.
+fn weight_bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
     }
 }
 
@@ -142,7 +109,7 @@ impl Clock {
 struct Work {
     bench: &'static str,
     case: String,
-    format: Format,
+    precision: Precision,
     tokens: f64,
     operations: f64,
     /// The least time on this machine, in seconds.
@@ -154,13 +121,13 @@ impl Work {
     fn figures(self, phases: BTreeMap<&'static str, f64>) -> Figures {
         // Read before the roof is measured, which takes memory of its own.
         let peak_rss_bytes = peak_rss_bytes();
-        let precision = self.format.precision();
+        let precision = self.precision.into();
         let roof = Roof::measure_in(precision);
         let seconds: f64 = phases.values().sum();
         Figures {
             bench: self.bench,
             case: self.case,
-            precision: self.format.name(),
+            precision: self.precision.name(),
             threads: rayon::current_num_threads(),
             seconds,
             tokens_per_second: self.tokens / seconds,

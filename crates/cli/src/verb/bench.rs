@@ -1,14 +1,15 @@
 //! `distil bench`: speed, as a share of what this machine can do.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use distil::bench::{
-    Figures, Format, HeadCase, LoadCase, OnPolicyCase, Roofs, SampleCase, ScoreCase, StepCase,
-    head, load, on_policy, roofs, sample, score, step,
+    Figures, HeadCase, LoadCase, OnPolicyCase, Roofs, SampleCase, ScoreCase, StepCase, head, load,
+    on_policy, roofs, sample, score, step,
 };
 use distil_model::Model;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::arguments::PrecisionArguments;
 use crate::progress::Progress;
 use crate::{loading, output, verb};
 
@@ -51,22 +52,6 @@ enum What {
     Load(Load),
 }
 
-/// `--precision`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
-}
-
-impl Precision {
-    fn format(self) -> Format {
-        match self {
-            Self::F32 => Format::F32,
-            Self::Bf16 => Format::Bf16,
-        }
-    }
-}
-
 /// A step of distillation: teacher, student, head, backward pass, optimiser; with --on-policy on
 /// responses that the student samples first.
 #[derive(Debug, Args)]
@@ -106,9 +91,8 @@ struct Step {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
     steps: usize,
 
-    /// Number format of both networks' linear layers and of the head
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 /// The output head with its loss and both gradients, without a model around it.
@@ -130,9 +114,8 @@ struct Head {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
     passes: usize,
 
-    /// Number format of the matrix products
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 /// Sampling at temperature 1, every sequence to its full length.
@@ -155,9 +138,8 @@ struct Sample {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = verb::at_least_one)]
     new_tokens: usize,
 
-    /// Number format of the network's linear layers and of the head
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 /// Log-probabilities of given tokens: a forward pass, and the head at every position.
@@ -179,9 +161,8 @@ struct Score {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = verb::at_least_one)]
     passes: usize,
 
-    /// Number format of the network's linear layers and of the head
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    precision: PrecisionArguments,
 }
 
 /// From nothing to the first token: weights, tokenizer, a short prompt.
@@ -228,7 +209,7 @@ impl Bench {
 impl Step {
     fn measure(&self, progress: &mut Progress) -> anyhow::Result<Figures> {
         let model = loading::model(&self.model, progress)?;
-        let format = self.precision.format();
+        let precision = self.precision.precision();
         let figures = match self.on_policy {
             false => step(
                 model.network,
@@ -237,7 +218,7 @@ impl Step {
                     batch: self.batch,
                     length: self.length,
                     steps: self.steps,
-                    format,
+                    precision,
                 },
             ),
             true => on_policy(
@@ -248,7 +229,7 @@ impl Step {
                     prompt_tokens: self.prompt_tokens,
                     new_tokens: self.new_tokens,
                     steps: self.steps,
-                    format,
+                    precision,
                 },
             ),
         };
@@ -263,7 +244,7 @@ impl Head {
             width: self.width,
             vocabulary: self.vocabulary,
             passes: self.passes,
-            format: self.precision.format(),
+            precision: self.precision.precision(),
         })?)
     }
 }
@@ -274,7 +255,7 @@ impl Sample {
             sequences,
             prompt_tokens: self.prompt_tokens,
             new_tokens: self.new_tokens,
-            format: self.precision.format(),
+            precision: self.precision.precision(),
         };
         Ok(sample(&model.network, &case)?)
     }
@@ -287,7 +268,7 @@ impl Score {
             batch: self.batch,
             length: self.length,
             passes: self.passes,
-            format: self.precision.format(),
+            precision: self.precision.precision(),
         };
         Ok(score(&model.network, &case)?)
     }

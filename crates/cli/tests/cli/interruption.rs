@@ -143,14 +143,22 @@ fn a_run_with_a_cached_teacher_ends_with_the_same_bits() {
         &text.replacen(teacher, &format!("{teacher}cache = true\n"), 1),
     );
     home.ok(&["train", "run.toml", "--out", "unbroken"]);
-    for name in ["broken/teacher-states.f32", "broken/checkpoints/step-20"] {
+    killed_and_resumed(
+        &home,
+        &["broken/teacher-states.f32", "broken/checkpoints/step-20"],
+    );
+}
+
+/// Kills the run as soon as each of the files is there, and resumes it to the bits of the unbroken one.
+fn killed_and_resumed(home: &Home, names: &[&str]) {
+    for name in names {
         let _ = std::fs::remove_dir_all(home.path("broken"));
-        let mut child = until(&home, name);
+        let mut child = until(home, name);
         child.kill().unwrap();
         child.wait().unwrap();
-        let did = resume(&home);
+        let did = resume(home);
         assert_eq!(did.status, 0, "{name}: {}", did.err);
-        same(&home);
+        same(home);
     }
 }
 
@@ -169,15 +177,10 @@ fn a_run_in_bf16_ends_with_the_same_bits() {
     let text = text.replace("[teacher]\n", &teacher);
     home.write("run.toml", &text.replace("[student]\n", &student));
     home.ok(&["train", "run.toml", "--out", "unbroken"]);
-    for name in ["broken/checkpoints/step-4", "broken/checkpoints/step-20"] {
-        let _ = std::fs::remove_dir_all(home.path("broken"));
-        let mut child = until(&home, name);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let did = resume(&home);
-        assert_eq!(did.status, 0, "{name}: {}", did.err);
-        same(&home);
-    }
+    killed_and_resumed(
+        &home,
+        &["broken/checkpoints/step-4", "broken/checkpoints/step-20"],
+    );
 }
 
 /// The teacher answers once for a whole schedule.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Distribution, Tensor};
 use distil_kernels::{TeacherHead, Weight, head_pass};
 
-use super::{Clock, Figures, Format, Work, forget_peak_rss, positive, random_ids};
+use super::{Clock, Figures, Work, forget_peak_rss, positive, random_ids};
+use crate::config::Precision;
 use crate::error::Result;
 use crate::objective::DivergenceLoss;
 
@@ -24,7 +25,7 @@ pub struct HeadCase {
     /// Passes that are averaged, after one that is not counted.
     pub passes: usize,
     /// Number format of the products.
-    pub format: Format,
+    pub precision: Precision,
 }
 
 /// Measures the head.
@@ -43,7 +44,7 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
         let spread = Distribution::Normal(0.0, 0.05);
         Tensor::<2>::random([rows, case.width], spread, &device)
     };
-    let precision = case.format.precision();
+    let precision = case.precision.into();
     let hidden = random(case.tokens);
     let weight = Weight::Plain(random(case.vocabulary), precision);
     let teacher = TeacherHead {
@@ -79,7 +80,7 @@ pub fn head(case: &HeadCase) -> Result<Figures> {
             "kd, {} tokens, width {}, vocabulary {}",
             case.tokens, case.width, case.vocabulary
         ),
-        format: case.format,
+        precision: case.precision,
         tokens: case.tokens as f64,
         operations,
         least: Box::new(move |roof| roof.seconds(operations, 0.0)),
@@ -98,7 +99,7 @@ mod tests {
             width: 4,
             vocabulary: 5,
             passes: 2,
-            format: Format::F32,
+            precision: Precision::F32,
         };
         let figures = head(&case).unwrap();
         let seconds = figures.phases["head"];

@@ -11,7 +11,8 @@ use burn::tensor::Device;
 use distil_model::{Model, ModelError};
 
 use super::sample::Generating;
-use super::{Clock, Figures, Format, Work, forget_peak_rss, positive};
+use super::{Clock, Figures, Work, forget_peak_rss, positive};
+use crate::config::Precision;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::GREEDY;
 use crate::rollout::{Generation, Prompt, generate};
@@ -44,7 +45,7 @@ pub fn load(path: &Path, case: &LoadCase) -> Result<Figures> {
             bytes / 1e6,
             case.passes
         ),
-        format: Format::F32,
+        precision: Precision::F32,
         tokens: 1.0,
         operations: generating.operations(),
         least: Box::new(move |roof| roof.seconds(0.0, bytes) + generating.least(roof)),
@@ -72,7 +73,7 @@ fn start(path: &Path) -> Result<Start> {
     Ok(Start {
         phases: clock.phases,
         layers: model.network.config().layers,
-        generating: Generating::of(&model.network, Format::F32, [1, prompt_tokens, 1]),
+        generating: Generating::of(&model.network, Precision::F32, [1, prompt_tokens, 1]),
     })
 }
 
@@ -176,7 +177,7 @@ mod tests {
             let start = |&seconds: &f64| Start {
                 phases: BTreeMap::from([("load", seconds)]),
                 layers: 2,
-                generating: Generating::of(&tiny_network(1), Format::F32, [1, 4, 1]),
+                generating: Generating::of(&tiny_network(1), Precision::F32, [1, 4, 1]),
             };
             seconds.iter().map(start).collect::<Vec<_>>()
         };

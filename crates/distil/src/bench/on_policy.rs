@@ -8,8 +8,8 @@ use distil_model::Llama;
 
 use super::sample::Generating;
 use super::training::Training;
-use super::{Figures, Format, PLAIN, Work, fits, positive, random_ids};
-use crate::config::Rollout;
+use super::{Figures, PLAIN, Work, fits, positive, random_ids};
+use crate::config::{Precision, Rollout};
 use crate::error::Result;
 use crate::rollout::on_policy::{Ask, OnPolicy};
 
@@ -27,7 +27,7 @@ pub struct OnPolicyCase {
     /// Steps that are averaged, after one that is not counted.
     pub steps: usize,
     /// Number format of both networks.
-    pub format: Format,
+    pub precision: Precision,
 }
 
 /// Measures a step: the student keeps `student_layers` evenly spaced layers of `model`.
@@ -44,7 +44,7 @@ pub fn on_policy(model: Llama, case: &OnPolicyCase) -> Result<Figures> {
         ("steps", case.steps),
     ])?;
     fits(prompt.saturating_add(response), config.context)?;
-    let mut training = Training::new(model, case.student_layers, case.format)?;
+    let mut training = Training::new(model, case.student_layers, case.precision)?;
     let ids = random_ids(batch * prompt, config.vocabulary);
     let asks: Vec<Ask<'_>> = ids
         .chunks(prompt)
@@ -67,7 +67,7 @@ pub fn on_policy(model: Llama, case: &OnPolicyCase) -> Result<Figures> {
     let phases = training.run(case.steps, &mut |network, work| {
         Ok(student.answer(network, &asks, work)?.examples)
     })?;
-    let generating = Generating::of(&training.student, case.format, [batch, prompt, response]);
+    let generating = Generating::of(&training.student, case.precision, [batch, prompt, response]);
     let passes = training.operations(batch, prompt, response);
     let work = Work {
         bench: "step",
@@ -75,7 +75,7 @@ pub fn on_policy(model: Llama, case: &OnPolicyCase) -> Result<Figures> {
             "on-policy gkd, student {} of {} layers, {batch} × ({prompt} + {response} new) tokens",
             case.student_layers, config.layers
         ),
-        format: case.format,
+        precision: case.precision,
         tokens: (batch * response) as f64,
         operations: generating.operations() + passes,
         least: Box::new(move |roof| generating.least(roof) + roof.seconds(passes, 0.0)),
@@ -94,7 +94,7 @@ mod tests {
         prompt_tokens: 4,
         new_tokens: 5,
         steps: 2,
-        format: Format::F32,
+        precision: Precision::F32,
     };
 
     #[test]

@@ -9,9 +9,10 @@ use std::time::Instant;
 use distil_model::Llama;
 
 use super::{
-    Figures, Format, PLAIN, Roof, Work, fits, forget_peak_rss, forward_operations, head_operations,
-    layer_weights, positive, random_ids,
+    Figures, PLAIN, Roof, Work, fits, forget_peak_rss, forward_operations, head_operations,
+    layer_weights, positive, random_ids, weight_bytes,
 };
+use crate::config::Precision;
 use crate::error::Result;
 use crate::rollout::{Generation, Prompt, generate};
 
@@ -25,7 +26,7 @@ pub struct SampleCase {
     /// Tokens generated for each.
     pub new_tokens: usize,
     /// Number format of the network.
-    pub format: Format,
+    pub precision: Precision,
 }
 
 /// Measures sampling.
@@ -41,7 +42,7 @@ pub fn sample(model: &Llama, case: &SampleCase) -> Result<Figures> {
     ])?;
     let config = model.config();
     fits(prompt.saturating_add(new), config.context)?;
-    let network = case.format.of(model.frozen());
+    let network = model.frozen().in_precision(case.precision.into());
     let ids = random_ids(sequences * prompt, config.vocabulary);
     let prompts: Vec<Prompt<'_>> = ids
         .chunks(prompt)
@@ -54,14 +55,14 @@ pub fn sample(model: &Llama, case: &SampleCase) -> Result<Figures> {
     let prefill = seconds(&network, &prompts, 1)?;
     let total = seconds(&network, &prompts, new)?;
     let phases = BTreeMap::from([("prefill", prefill), ("decode", (total - prefill).max(0.0))]);
-    let generating = Generating::of(&network, case.format, [sequences, prompt, new]);
+    let generating = Generating::of(&network, case.precision, [sequences, prompt, new]);
     let work = Work {
         bench: "sample",
         case: format!(
             "{sequences} sequences, prompts of {prompt} tokens, {new} new tokens each, {} layers",
             config.layers
         ),
-        format: case.format,
+        precision: case.precision,
         tokens: (sequences * new) as f64,
         operations: generating.operations(),
         least: Box::new(move |roof| generating.least(roof)),
@@ -100,7 +101,7 @@ impl Generating {
     /// Of so many sequences with so many prompt tokens and so many new ones each.
     pub(super) fn of(
         network: &Llama,
-        format: Format,
+        precision: Precision,
         [sequences, prompt_tokens, new_tokens]: [usize; 3],
     ) -> Self {
         let config = network.config();
@@ -114,7 +115,7 @@ impl Generating {
             // A new token attends to all before it: twice what causal attention needs on average.
             next: forward(rows, 2.0 * (prompt + new / 2.0)),
             further: new - 1.0,
-            bytes: (weights * format.bytes()) as f64,
+            bytes: (weights * weight_bytes(precision)) as f64,
         }
     }
 
@@ -140,7 +141,7 @@ mod tests {
             sequences: 3,
             prompt_tokens: 4,
             new_tokens: 5,
-            format: Format::F32,
+            precision: Precision::F32,
         };
         let figures = sample(&tiny_network(1), &case).unwrap();
         let seconds = figures.phases["prefill"] + figures.phases["decode"];
@@ -153,7 +154,7 @@ mod tests {
             sequences: 1,
             prompt_tokens: 60,
             new_tokens: 5,
-            format: Format::F32,
+            precision: Precision::F32,
         };
         let error = sample(&tiny_network(1), &case).unwrap_err().to_string();
         assert!(
@@ -170,8 +171,8 @@ mod tests {
             gflops: 1e9,
             bytes_per_second: 1.0,
         };
-        for (format, bytes) in [(Format::F32, 4.0), (Format::Bf16, 2.0)] {
-            let generating = Generating::of(&network, format, [3, 4, 5]);
+        for (precision, bytes) in [(Precision::F32, 4.0), (Precision::Bf16, 2.0)] {
+            let generating = Generating::of(&network, precision, [3, 4, 5]);
             assert_eq!(generating.least(&roof), 5.0 * bytes * (3840.0 + 384.0));
         }
     }

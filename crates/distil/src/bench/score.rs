@@ -7,8 +7,9 @@ use distil_kernels::math::log_sum_exp;
 use distil_kernels::{embedding, head_rows};
 use distil_model::Llama;
 
-use super::{Clock, Figures, Format, Work, fits, forget_peak_rss, positive, random_examples};
+use super::{Clock, Figures, Work, fits, forget_peak_rss, positive, random_examples};
 use super::{forward_operations, head_operations};
+use crate::config::Precision;
 use crate::data::batch::{PackedBatch, pack};
 use crate::error::Result;
 use crate::score::tokens;
@@ -23,7 +24,7 @@ pub struct ScoreCase {
     /// Passes that are averaged, after one that is not counted.
     pub passes: usize,
     /// Number format of the network.
-    pub format: Format,
+    pub precision: Precision,
 }
 
 /// Measures scoring.
@@ -38,7 +39,7 @@ pub fn score(model: &Llama, case: &ScoreCase) -> Result<Figures> {
         ("passes", case.passes),
     ])?;
     fits(case.length, config.context)?;
-    let network = case.format.of(model.frozen()).packed();
+    let network = model.frozen().in_precision(case.precision.into()).packed();
     let examples = random_examples(case.batch, case.length, config.vocabulary);
     let batch = pack(&examples.iter().collect::<Vec<_>>());
     let mut clock = Clock::default();
@@ -57,7 +58,7 @@ pub fn score(model: &Llama, case: &ScoreCase) -> Result<Figures> {
             "{} × {} tokens, {} layers",
             case.batch, case.length, config.layers
         ),
-        format: case.format,
+        precision: case.precision,
         tokens: n,
         operations,
         least: Box::new(move |roof| roof.seconds(operations, 0.0)),
@@ -93,7 +94,7 @@ mod tests {
             batch: 3,
             length: 5,
             passes: 2,
-            format: Format::F32,
+            precision: Precision::F32,
         };
         let network = tiny_network(1);
         let figures = score(&network, &case).unwrap();

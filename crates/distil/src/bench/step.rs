@@ -6,7 +6,8 @@
 use distil_model::Llama;
 
 use super::training::Training;
-use super::{Figures, Format, Work, fits, positive, random_examples};
+use super::{Figures, Work, fits, positive, random_examples};
+use crate::config::Precision;
 use crate::error::Result;
 
 /// An off-policy step of word-level distillation on random tokens.
@@ -21,7 +22,7 @@ pub struct StepCase {
     /// Steps that are averaged, after one that is not counted.
     pub steps: usize,
     /// Number format of both networks.
-    pub format: Format,
+    pub precision: Precision,
 }
 
 /// Measures a step: the student keeps `student_layers` evenly spaced layers of `model`.
@@ -36,7 +37,7 @@ pub fn step(model: Llama, case: &StepCase) -> Result<Figures> {
         ("steps", case.steps),
     ])?;
     fits(case.length, config.context)?;
-    let mut training = Training::new(model, case.student_layers, case.format)?;
+    let mut training = Training::new(model, case.student_layers, case.precision)?;
     let examples = random_examples(case.batch, case.length, config.vocabulary);
     let phases = training.run(case.steps, &mut |_, _| Ok(examples.clone()))?;
     let operations = training.operations(case.batch, 1, case.length);
@@ -46,7 +47,7 @@ pub fn step(model: Llama, case: &StepCase) -> Result<Figures> {
             "off-policy kd, student {} of {} layers, {} × {} tokens",
             case.student_layers, config.layers, case.batch, case.length
         ),
-        format: case.format,
+        precision: case.precision,
         tokens: (case.batch * case.length) as f64,
         operations,
         least: Box::new(move |roof| roof.seconds(operations, 0.0)),
@@ -64,7 +65,7 @@ mod tests {
         batch: 2,
         length: 6,
         steps: 2,
-        format: Format::F32,
+        precision: Precision::F32,
     };
 
     #[test]
@@ -97,7 +98,7 @@ mod tests {
     #[test]
     fn a_step_can_be_one_in_bf16() {
         let case = StepCase {
-            format: Format::Bf16,
+            precision: Precision::Bf16,
             ..CASE
         };
         let figures = step(tiny_network(1), &case).unwrap();

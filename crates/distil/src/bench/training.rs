@@ -11,8 +11,8 @@ use burn::tensor::Tensor;
 use distil_kernels::RowObjective;
 use distil_model::{Llama, Parameter};
 
-use super::{Format, forget_peak_rss, forward_operations, head_operations};
-use crate::config::{Length, Schedule, Train};
+use super::{forget_peak_rss, forward_operations, head_operations};
+use crate::config::{Length, Precision, Schedule, Train};
 use crate::data::batch::PackedBatch;
 use crate::data::example::Example;
 use crate::error::Result;
@@ -57,16 +57,18 @@ impl Training {
     ///
     /// # Errors
     /// The model does not have so many layers.
-    pub(super) fn new(model: Llama, student_layers: usize, format: Format) -> Result<Self> {
+    pub(super) fn new(model: Llama, student_layers: usize, precision: Precision) -> Result<Self> {
         let (config, vocabulary) = (model.config(), model.config().vocabulary);
         let keep = distil_model::prune::evenly_spaced(config.layers, student_layers)?;
-        let student = format.of(own_copy(&model.with_layers(&keep)?)).trainable();
+        let student = own_copy(&model.with_layers(&keep)?)
+            .in_precision(precision.into())
+            .trainable();
         Ok(Self {
             optimizer: Optimizer::new(&SETTINGS, &student),
             student,
             teacher: Teacher {
                 // What was loaded is given up: a run's teacher has no second copy either.
-                network: format.of(model).packed(),
+                network: model.in_precision(precision.into()).packed(),
                 vocabulary,
                 states: None,
             },
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn a_step_is_four_forward_passes_where_both_networks_are_one() {
         let network = tiny_network(1);
-        let training = Training::new(network.clone(), 2, Format::F32).unwrap();
+        let training = Training::new(network.clone(), 2, Precision::F32).unwrap();
         // 2 × (3 + 4 − 1) tokens are fed, 2 × 4 predicted.
         let forward = forward_operations(&network, 12.0, 6.0) + head_operations(&network, 8.0);
         assert_eq!(training.operations(2, 3, 4), 4.0 * forward);
@@ -174,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_step_trains_and_has_texts_of_its_own() {
-        let mut training = Training::new(tiny_network(1), 2, Format::F32).unwrap();
+        let mut training = Training::new(tiny_network(1), 2, Precision::F32).unwrap();
         let weights = |network: &Llama| {
             distil_kernels::to_host(network.frozen().head().tensor().expect("plain").clone())
         };
