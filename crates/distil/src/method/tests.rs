@@ -301,7 +301,11 @@ fn micro_batches_do_not_change_loss_or_gradient() {
         for tokens in [1, 12, 25] {
             let split = step(&mut *fresh().1, &student, tokens, 1);
             let (a, b) = (whole.report.loss, split.report.loss);
-            assert!((a - b).abs() < 1e-6 * a.abs().max(1.0), "{name}: {a} {b}");
+            // 1e-5 and, for a loss above 10, what f32 can hold of it.
+            assert!(
+                (a - b).abs() < f64::max(1e-5, 1e-6 * a.abs()),
+                "{name}: {a} {b}"
+            );
             assert_eq!(whole.report.tokens, split.report.tokens, "{name}");
             for (a, b) in whole
                 .gradients
