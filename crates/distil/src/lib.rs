@@ -12,6 +12,7 @@ pub mod method;
 pub mod objective;
 pub mod plan;
 pub mod quickstart;
+pub mod record;
 pub mod reward;
 pub(crate) mod reward_model;
 pub mod rollout;

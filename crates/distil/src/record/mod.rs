@@ -1,0 +1,10 @@
+//! A run's folder as it is read: by a report, a dashboard, an export. Nothing here writes.
+//!
+//! Whatever a run was doing when it stopped, what it left can be read: half a line at the end of a
+//! file is the line that was being written, and a line that is not JSON is counted and left out.
+
+mod metrics;
+mod run;
+
+pub use metrics::{Evaluated, Metrics, MetricsFile, Warning};
+pub use run::{Record, Sample};
