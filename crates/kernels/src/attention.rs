@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use crate::host::{HostKernel, Output, View, host3, on_host};
 use crate::math::{exp_minus, max, sum_of, vectorised};
 use crate::matmul::{Into, Matrix, Threads, by_gemm};
+use crate::team::map;
 
 mod cache;
 pub use cache::KvCache;
@@ -261,10 +262,9 @@ impl HostKernel for Attention {
     fn forward(&self, inputs: &[View<'_>], track: bool) -> Output {
         let [n, width] = inputs[0].shape;
         let items = self.items();
-        let results: Vec<_> = items
-            .par_iter()
-            .map(|item| self.forward_item(inputs, item))
-            .collect();
+        let results = map(items.len(), |index| {
+            self.forward_item(inputs, &items[index])
+        });
         let mut data = vec![0.0; n * width];
         let mut saved = Vec::new();
         let columns = self.heads.group() * self.heads.dimension;

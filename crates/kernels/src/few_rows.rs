@@ -8,10 +8,10 @@
 //! bits whatever the other rows are.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::math::arch;
 use crate::matmul::Into;
+use crate::team::for_each_chunk;
 
 /// Most rows for which this is the faster way.
 pub(crate) const MOST_ROWS: usize = 64;
@@ -44,11 +44,12 @@ pub(crate) fn few_rows(
     }
     // Transposed while it is computed, so that each task writes a part of its own.
     let mut out_mn = vec![0.0; m * n];
-    out_mn
-        .par_chunks_mut(TASK * n)
-        .zip(w.par_chunks((TASK * k).max(1)))
-        .for_each(|(out, w)| arch().dispatch(Task { x, n, w, k, out }));
-    out.par_chunks_mut(m).enumerate().for_each(|(row, out)| {
+    for_each_chunk(&mut out_mn, TASK * n, |index, out| {
+        let rows = index * TASK..(index * TASK + out.len() / n);
+        let w = &w[rows.start * k..rows.end * k];
+        arch().dispatch(Task { x, n, w, k, out });
+    });
+    for_each_chunk(out, m, |row, out| {
         for (column, out) in out.iter_mut().enumerate() {
             let sum = out_mn[column * n + row];
             *out = if into == Into::Add { *out + sum } else { sum };

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{HostKernel, Output, View, host1, on_host, primitive, to_host, values};
 use crate::matmul::{Into, Matrix, Threads, matmul};
 use crate::packed::{Packed, product};
 use crate::precision::Precision;
+use crate::team::for_each_chunk;
 use crate::weight::{PackedWeight, Weight};
 
 /// Logits a chunk may hold (64 MiB of f32). Fewer make the products' inner dimension, the rows of a
@@ -349,14 +349,22 @@ fn zip_rows<R: Send>(
     vocabulary: usize,
     f: impl Fn(usize, &mut [f32], Option<&mut [f32]>) -> R + Sync,
 ) -> Vec<R> {
-    let rows = logits.par_chunks_exact_mut(vocabulary).enumerate();
-    match teacher {
+    let rows = logits.chunks_exact_mut(vocabulary);
+    let mut rows: Vec<(&mut [f32], Option<&mut [f32]>, Option<R>)> = match teacher {
         Some(teacher) => rows
-            .zip(teacher.par_chunks_exact_mut(vocabulary))
-            .map(|((index, s), t)| f(index, s, Some(t)))
+            .zip(teacher.chunks_exact_mut(vocabulary))
+            .map(|(s, t)| (s, Some(t), None))
             .collect(),
-        None => rows.map(|(index, s)| f(index, s, None)).collect(),
-    }
+        None => rows.map(|s| (s, None, None)).collect(),
+    };
+    for_each_chunk(&mut rows, 1, |index, row| {
+        for (student, teacher, result) in row {
+            *result = Some(f(index, student, teacher.as_deref_mut()));
+        }
+    });
+    rows.into_iter()
+        .filter_map(|(_, _, result)| result)
+        .collect()
 }
 
 /// Where the gradients of successive chunks add up.

@@ -11,7 +11,6 @@ use std::ops::Range;
 use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::attention::{Heads, KvCache, attend_packed};
 use crate::host::{on_host, primitive, to_host, values};
@@ -19,6 +18,7 @@ use crate::matmul::Into;
 use crate::rms_norm::normalise;
 use crate::rope::RopeTable;
 use crate::swiglu::gate;
+use crate::team::{for_each_chunk, together};
 use crate::weight::{HostWeight, Operand, Weight};
 
 /// Values a task of an operation by rows works on.
@@ -127,10 +127,9 @@ impl HostLayer {
         let operand = Operand::new(x, n, &up.weight);
         gate_proj.apply(&operand, gates, Into::Replace);
         up.apply(&operand, ups, Into::Replace);
-        gates
-            .par_chunks_mut(BLOCK)
-            .zip(ups.par_chunks(BLOCK))
-            .for_each(|(gates, ups)| gate(gates, ups));
+        for_each_chunk(gates, BLOCK, |index, gates| {
+            gate(gates, &ups[index * BLOCK..][..gates.len()]);
+        });
         down.apply(&Operand::new(gates, n, &down.weight), h, Into::Add);
     }
 
@@ -197,9 +196,11 @@ pub fn run_layers(layers: &[HostLayer], embedded: Tensor<2>, mut pass: Pass<'_>)
         ups: space(feed_forward),
     };
     let mut h = values(&primitive(embedded)).to_vec();
-    for (index, layer) in layers.iter().enumerate() {
-        layer.forward(&mut h, &mut scratch, index, &mut pass);
-    }
+    together(|| {
+        for (index, layer) in layers.iter().enumerate() {
+            layer.forward(&mut h, &mut scratch, index, &mut pass);
+        }
+    });
     if let Some((cache, rows)) = &mut pass.cache {
         cache.extend(pass.segments, rows);
     }
@@ -212,7 +213,5 @@ fn by_rows(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync)
     if x.len() <= rows * width {
         return work(0, x);
     }
-    x.par_chunks_mut(rows * width)
-        .enumerate()
-        .for_each(|(block, x)| work(block * rows, x));
+    for_each_chunk(x, rows * width, |block, x| work(block * rows, x));
 }

@@ -25,6 +25,7 @@ mod rms_norm;
 mod rope;
 mod sum;
 mod swiglu;
+mod team;
 mod weight;
 
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
@@ -42,6 +43,7 @@ pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope};
 pub use sum::add_in_place;
 pub use swiglu::swiglu;
+pub use team::together;
 pub use weight::{PackedWeight, Weight};
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use distil_kernels::math::log_sum_exp;
-use distil_kernels::{KvCache, TeacherHead, Weight, embedding, head_rows};
+use distil_kernels::{KvCache, TeacherHead, Weight, embedding, head_rows, together};
 use distil_model::{Llama, Tokens};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -156,7 +156,7 @@ pub fn generate_mixed(
         if going.is_empty() {
             break;
         }
-        sampler.advance(prompts, &going, &mut rows)?;
+        together(|| sampler.advance(prompts, &going, &mut rows))?;
         for &slot in &going {
             let Some(row) = &mut rows[slot] else { continue };
             let last = row.response.tokens.last();

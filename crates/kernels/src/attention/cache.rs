@@ -9,11 +9,11 @@ use burn::backend::Flex;
 use burn::tensor::{Tensor, TensorData};
 use burn_flex::FlexTensor;
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::{Heads, attend_packed, portable};
 use crate::host::{on_host, primitive, values};
 use crate::math::{arch, exp, max_inner, sum_of, vectorised};
+use crate::team::for_each_chunk;
 
 /// The cache of a batch of rows.
 #[derive(Debug)]
@@ -168,29 +168,31 @@ impl KvCache {
             continued[row] = outs[index].take().map(|out| (index, out));
         }
         let (heads, capacity, lengths) = (self.heads, self.capacity, &self.lengths);
-        held.keys
-            .par_chunks_mut(each)
-            .zip(held.values.par_chunks_mut(each))
+        let held = held.keys.chunks_mut(each).zip(held.values.chunks_mut(each));
+        let mut work: Vec<_> = held
             .zip(continued)
             .enumerate()
-            .for_each(|(row, ((keys, values), continued))| {
-                let Some((index, out)) = continued else {
-                    return;
-                };
-                let mut row = Row {
+            .filter_map(|(row, ((keys, values), continued))| {
+                let row = Row {
                     heads,
                     capacity,
                     past: lengths[row],
                     keys,
                     values,
                 };
-                let segment = &segments[index];
+                Some((row, continued?))
+            })
+            .collect();
+        for_each_chunk(&mut work, 1, |_, work| {
+            for (row, (index, out)) in work {
+                let segment = &segments[*index];
                 let tokens = segment.start * g * e..segment.end * g * e;
                 row.append(&k[tokens.clone()], &v[tokens]);
                 if !packed {
                     row.attend(&q[segment.start * width..segment.end * width], out);
                 }
-            });
+            }
+        });
     }
 
     /// The new tokens of a step count as held from now on.

@@ -25,10 +25,9 @@ mod widened;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::matmul::{Into, Matrix, Threads};
 use crate::processor::{Level, processor};
+use crate::team::{for_each, for_each_chunk};
 
 /// Rows of a left tile, and columns of a right tile.
 const WIDE: usize = 16;
@@ -121,14 +120,17 @@ impl Packed {
         let count = blocks * row;
         let mut tiles = Vec::with_capacity(count);
         let unwritten = &mut tiles.spare_capacity_mut()[..count];
-        let block = |(block, tiles): (usize, &mut [MaybeUninit<Tile>])| match exactness {
+        let block = |block: usize, tiles: &mut [MaybeUninit<Tile>]| match exactness {
             Exactness::Rounded => pack::block::<1>(matrix, block * WIDE, tiles, paired),
             Exactness::Whole => pack::block::<3>(matrix, block * WIDE, tiles, paired),
         };
         if steps > 0 {
             match threads {
-                Threads::All => unwritten.par_chunks_mut(row).enumerate().for_each(block),
-                Threads::One => unwritten.chunks_mut(row).enumerate().for_each(block),
+                Threads::All => for_each_chunk(unwritten, row, block),
+                Threads::One => {
+                    let parts = unwritten.chunks_mut(row).enumerate();
+                    parts.for_each(|(index, tiles)| block(index, tiles));
+                }
             }
         }
         // SAFETY: `pack::block` has written every tile.
@@ -258,12 +260,15 @@ fn fill(a: &Packed, b: &Packed, target: Target, threads: Threads) {
     }
     let row_pairs = a.blocks.div_ceil(2);
     let column_pairs = columns.div_ceil(2 * WIDE);
-    let run = |(rows, columns): (Range<usize>, Range<usize>)| task(a, b, target, rows, columns);
     let work = row_pairs * column_pairs * a.steps;
     let tasks = tasks(row_pairs, column_pairs, work, threads);
+    let run = |index: usize| {
+        let (rows, columns) = tasks[index].clone();
+        task(a, b, target, rows, columns);
+    };
     match threads {
-        Threads::All if tasks.len() > 1 => tasks.into_par_iter().for_each(run),
-        _ => tasks.into_iter().for_each(run),
+        Threads::All => for_each(tasks.len(), run),
+        Threads::One => (0..tasks.len()).for_each(run),
     }
 }
 
