@@ -352,7 +352,8 @@ impl Llama {
 
     /// An empty cache of this network.
     pub fn cache(&self, rows: usize, capacity: usize) -> KvCache {
-        KvCache::new(self.config.layers, self.config.heads, rows, capacity)
+        let (layers, heads) = (self.config.layers, self.config.heads);
+        KvCache::new(layers, heads, rows, capacity, self.precision())
     }
 
     /// The layers for inference on the CPU, if that is what this network is for.

@@ -2,6 +2,10 @@
 //!
 //! On the CPU two contiguous [rows, g, capacity, e] buffers a layer, written in place; on other
 //! devices a tensor a row and layer that grows by concatenation.
+//!
+//! A network of bf16 products has keys and values rounded to bf16, too: decoding reads all of them for
+//! every token, and half the bytes take half the time. They are rounded before anything attends to
+//! them, so that a prompt gives the same numbers in one pass and token by token.
 
 use std::ops::Range;
 
@@ -13,6 +17,8 @@ use pulp::{Simd, WithSimd};
 use super::{Heads, attend_packed, portable};
 use crate::host::{on_host, primitive, values};
 use crate::math::{arch, exp, max_inner, sum_of, vectorised};
+use crate::packed::round;
+use crate::precision::Precision;
 use crate::team::for_each_chunk;
 
 /// The cache of a batch of rows.
@@ -20,27 +26,121 @@ use crate::team::for_each_chunk;
 pub struct KvCache {
     heads: Heads,
     capacity: usize,
+    precision: Precision,
     lengths: Vec<usize>,
     layers: Vec<Layer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Layer {
-    /// [rows, g, capacity, e]; empty until the first token of a CPU batch.
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    /// Keys and values, each [rows, g, capacity, e]; empty until the first token of a CPU batch.
+    held: [Numbers; 2],
     /// Keys and values a row, on devices without host access.
     tensors: Vec<Option<(Tensor<2>, Tensor<2>)>>,
 }
 
+/// Numbers in the cache's format.
+#[derive(Debug)]
+enum Numbers {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+}
+
+impl Numbers {
+    fn new(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32(Vec::new()),
+            Precision::Bf16 => Self::Bf16(Vec::new()),
+        }
+    }
+
+    /// Makes place for `count` numbers and cuts them into parts of `each`.
+    fn parts(&mut self, count: usize, each: usize) -> Vec<Part<'_>> {
+        match self {
+            Self::F32(numbers) => {
+                numbers.resize(count, 0.0);
+                numbers.chunks_mut(each).map(Part::F32).collect()
+            }
+            Self::Bf16(numbers) => {
+                numbers.resize(count, 0);
+                numbers.chunks_mut(each).map(Part::Bf16).collect()
+            }
+        }
+    }
+}
+
+/// Keys or values of one row, [g, capacity, e].
+enum Part<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+}
+
+impl Part<'_> {
+    fn write(&mut self, at: usize, numbers: &[f32]) {
+        match self {
+            Self::F32(held) => held[at..at + numbers.len()].copy_from_slice(numbers),
+            Self::Bf16(held) => {
+                for (held, &number) in held[at..].iter_mut().zip(numbers) {
+                    *held = round(number);
+                }
+            }
+        }
+    }
+
+    /// Calls `work` with the numbers of a range, block by block where they have to be widened, and the
+    /// number of each block's first vector of length `e`. `wide` is working space.
+    fn blocks(
+        &self,
+        range: Range<usize>,
+        e: usize,
+        wide: &mut Vec<f32>,
+        mut work: impl FnMut(usize, &[f32]),
+    ) {
+        match self {
+            Self::F32(held) => work(0, &held[range]),
+            Self::Bf16(held) => {
+                let vectors = (WIDENED / e).max(1);
+                wide.resize(vectors * e, 0.0);
+                for (block, held) in held[range].chunks(vectors * e).enumerate() {
+                    let wide = &mut wide[..held.len()];
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for (wide, &held) in wide.iter_mut().zip(held) {
+                                *wide = f32::from_bits(u32::from(held) << 16);
+                            }
+                        },
+                    );
+                    work(block * vectors, wide);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers widened at a time: they stay in the first-level cache.
+const WIDENED: usize = 4096;
+
 impl KvCache {
-    /// An empty cache for `rows` sequences of at most `capacity` tokens.
-    pub fn new(layers: usize, heads: Heads, rows: usize, capacity: usize) -> Self {
+    /// An empty cache for `rows` sequences of at most `capacity` tokens, of a network whose products
+    /// have this precision.
+    pub fn new(
+        layers: usize,
+        heads: Heads,
+        rows: usize,
+        capacity: usize,
+        precision: Precision,
+    ) -> Self {
+        let layer = |_| Layer {
+            held: [0, 1].map(|_| Numbers::new(precision)),
+            tensors: Vec::new(),
+        };
         Self {
             heads,
             capacity,
+            precision,
             lengths: vec![0; rows],
-            layers: (0..layers).map(|_| Layer::default()).collect(),
+            layers: (0..layers).map(layer).collect(),
         }
     }
 
@@ -98,6 +198,7 @@ impl KvCache {
         segments: &[Range<usize>],
         rows: &[usize],
     ) -> Tensor<2> {
+        let [k, v] = [k, v].map(|x| self.precision.rounded(x));
         let slots = &mut self.layers[layer].tensors;
         slots.resize(self.lengths.len(), None);
         let mut parts = Vec::with_capacity(rows.len());
@@ -144,9 +245,15 @@ impl KvCache {
     ) {
         let (g, e) = (self.heads.key_value, self.heads.dimension);
         let each = g * self.capacity * e;
-        let held = &mut self.layers[layer];
-        held.keys.resize(self.lengths.len() * each, 0.0);
-        held.values.resize(self.lengths.len() * each, 0.0);
+        let copies: [Vec<f32>; 2];
+        let [k, v] = match self.precision {
+            Precision::F32 => [k, v],
+            Precision::Bf16 => {
+                let number = |&x: &f32| f32::from_bits(u32::from(round(x)) << 16);
+                copies = [k, v].map(|x| x.iter().map(number).collect());
+                [&*copies[0], &*copies[1]]
+            }
+        };
         // Sequences without a past: the packed kernel's matrix products are the faster way.
         let fresh = rows.iter().all(|&row| self.lengths[row] == 0);
         let packed = fresh && segments.iter().any(|segment| segment.len() > 1);
@@ -168,8 +275,11 @@ impl KvCache {
             continued[row] = outs[index].take().map(|out| (index, out));
         }
         let (heads, capacity, lengths) = (self.heads, self.capacity, &self.lengths);
-        let held = held.keys.chunks_mut(each).zip(held.values.chunks_mut(each));
-        let mut work: Vec<_> = held
+        let [keys, values] = &mut self.layers[layer].held;
+        let count = lengths.len() * each;
+        let keys = keys.parts(count, each).into_iter();
+        let mut work: Vec<_> = keys
+            .zip(values.parts(count, each))
             .zip(continued)
             .enumerate()
             .filter_map(|(row, ((keys, values), continued))| {
@@ -217,20 +327,19 @@ struct Row<'a> {
     capacity: usize,
     /// Tokens held before this step.
     past: usize,
-    /// [g, capacity, e].
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
+    keys: Part<'a>,
+    values: Part<'a>,
 }
 
 impl Row<'_> {
     /// Writes the keys and values [tokens, g, e] of new tokens behind the past.
     fn append(&mut self, k: &[f32], v: &[f32]) {
         let (g, e) = (self.heads.key_value, self.heads.dimension);
-        for (held, new) in [(&mut *self.keys, k), (&mut *self.values, v)] {
+        for (held, new) in [(&mut self.keys, k), (&mut self.values, v)] {
             for (t, token) in new.chunks_exact(g * e).enumerate() {
                 for (head, numbers) in token.chunks_exact(e).enumerate() {
                     let to = (head * self.capacity + self.past + t) * e;
-                    held[to..to + e].copy_from_slice(numbers);
+                    held.write(to, numbers);
                 }
             }
         }
@@ -239,7 +348,10 @@ impl Row<'_> {
     /// Attention of new tokens' queries [tokens, h, e] over all keys up to their own.
     fn attend(&self, q: &[f32], out: &mut [f32]) {
         let (group, e) = (self.heads.group(), self.heads.dimension);
-        let mut scores = vec![0.0; MOST_TOGETHER * self.capacity];
+        let mut space = Space {
+            scores: vec![0.0; MOST_TOGETHER * self.capacity],
+            wide: Vec::new(),
+        };
         let width = self.heads.query * e;
         let tokens = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
         for (t, (q, out)) in tokens.enumerate() {
@@ -248,21 +360,78 @@ impl Row<'_> {
             for (head, (q, out)) in groups.enumerate() {
                 let start = head * self.capacity * e;
                 let held = start..start + (self.past + t + 1) * e;
-                let (keys, values) = (&self.keys[held.clone()], &self.values[held]);
                 let parts = q
                     .chunks(MOST_TOGETHER * e)
                     .zip(out.chunks_mut(MOST_TOGETHER * e));
                 for (q, out) in parts {
                     match q.len() / e {
-                        1 => attend_together::<1>(q, keys, values, &mut scores, out),
-                        2 => attend_together::<2>(q, keys, values, &mut scores, out),
-                        3 => attend_together::<3>(q, keys, values, &mut scores, out),
-                        _ => attend_together::<MOST_TOGETHER>(q, keys, values, &mut scores, out),
+                        1 => self.attend_together::<1>(q, held.clone(), &mut space, out),
+                        2 => self.attend_together::<2>(q, held.clone(), &mut space, out),
+                        3 => self.attend_together::<3>(q, held.clone(), &mut space, out),
+                        _ => {
+                            self.attend_together::<MOST_TOGETHER>(q, held.clone(), &mut space, out)
+                        }
                     }
                 }
             }
         }
     }
+
+    /// H query heads [H, e] over keys and values [count, e], the numbers `held` of this row, each of which
+    /// is read once and in the order in which it lies in memory.
+    fn attend_together<const H: usize>(
+        &self,
+        q: &[f32],
+        held: Range<usize>,
+        space: &mut Space,
+        out: &mut [f32],
+    ) {
+        let e = q.len() / H;
+        let count = held.len() / e;
+        let Space { scores, wide } = space;
+        let scores = &mut scores[..H * count];
+        self.keys.blocks(held.clone(), e, wide, |first, keys| {
+            arch().dispatch(Scores::<H> {
+                q,
+                keys,
+                first,
+                scores,
+            });
+        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for scores in scores.chunks_exact_mut(count) {
+                    let shift = max_inner(scores);
+                    for score in scores.iter_mut() {
+                        *score = exp(*score - shift);
+                    }
+                    let inverse = 1.0 / sum_of(scores, |x| x);
+                    for score in scores.iter_mut() {
+                        *score *= inverse;
+                    }
+                }
+            },
+        );
+        debug_assert_eq!(out.len(), H * e);
+        out.fill(0.0);
+        self.values.blocks(held, e, wide, |first, values| {
+            arch().dispatch(Mix::<H> {
+                weights: scores,
+                first,
+                values,
+                out,
+            });
+        });
+    }
+}
+
+/// What attention needs beside its operands.
+struct Space {
+    /// [heads, tokens].
+    scores: Vec<f32>,
+    /// A block of keys or values in f32.
+    wide: Vec<f32>,
 }
 
 /// Most query heads that are computed together.
@@ -271,46 +440,11 @@ const MOST_TOGETHER: usize = 4;
 /// Vectors of a head that are summed together.
 const VECTORS: usize = 4;
 
-/// H query heads [H, e] over keys and values [count, e], each of which is read once and in the order in
-/// which it lies in memory. `scores` is working space.
-fn attend_together<const H: usize>(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
-    let e = q.len() / H;
-    let scores = &mut scores[..H * (keys.len() / e)];
-    arch().dispatch(Scores::<H> { q, keys, scores });
-    let count = scores.len() / H;
-    vectorised(
-        #[inline(always)]
-        || {
-            for scores in scores.chunks_exact_mut(count) {
-                let shift = max_inner(scores);
-                for score in scores.iter_mut() {
-                    *score = exp(*score - shift);
-                }
-                let inverse = 1.0 / sum_of(scores, |x| x);
-                for score in scores.iter_mut() {
-                    *score *= inverse;
-                }
-            }
-        },
-    );
-    debug_assert_eq!(out.len(), H * e);
-    arch().dispatch(Mix::<H> {
-        weights: scores,
-        values,
-        out,
-    });
-}
-
-/// scores [H, count] = q [H, e] · keys [count, e] / √e.
+/// scores [H, count] = q [H, e] · keys / √e, for the keys from number `first` on.
 struct Scores<'a, const H: usize> {
     q: &'a [f32],
     keys: &'a [f32],
+    first: usize,
     scores: &'a mut [f32],
 }
 
@@ -319,9 +453,14 @@ impl<const H: usize> WithSimd for Scores<'_, H> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { q, keys, scores } = self;
+        let Self {
+            q,
+            keys,
+            first,
+            scores,
+        } = self;
         let e = q.len() / H;
-        let (scale, count) = (1.0 / (e as f32).sqrt(), keys.len() / e);
+        let (scale, count) = (1.0 / (e as f32).sqrt(), scores.len() / H);
         let heads: [_; H] = std::array::from_fn(|h| S::as_simd_f32s(&q[h * e..(h + 1) * e]));
         for (t, key) in keys.chunks_exact(e).enumerate() {
             let (key, rest) = S::as_simd_f32s(key);
@@ -334,15 +473,16 @@ impl<const H: usize> WithSimd for Scores<'_, H> {
             for h in 0..H {
                 let products = heads[h].1.iter().zip(rest).map(|(q, k)| q * k);
                 let sum = simd.reduce_sum_f32s(sums[h]) + products.sum::<f32>();
-                scores[h * count + t] = sum * scale;
+                scores[h * count + first + t] = sum * scale;
             }
         }
     }
 }
 
-/// out [H, e] = weights [H, count] · values [count, e].
+/// out [H, e] += weights [H, count] · values, for the values from number `first` on.
 struct Mix<'a, const H: usize> {
     weights: &'a [f32],
+    first: usize,
     values: &'a [f32],
     out: &'a mut [f32],
 }
@@ -354,34 +494,37 @@ impl<const H: usize> WithSimd for Mix<'_, H> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
             weights,
+            first,
             values,
             out,
         } = self;
         let (e, count) = (out.len() / H, weights.len() / H);
-        let mut first = 0;
-        while first < e {
-            let vectors = ((e - first) / S::F32_LANES).min(VECTORS);
+        let weights: [&[f32]; H] =
+            std::array::from_fn(|h| &weights[h * count..(h + 1) * count][first..]);
+        let mut column = 0;
+        while column < e {
+            let vectors = ((e - column) / S::F32_LANES).min(VECTORS);
             let width = match vectors {
-                0 => e - first,
+                0 => e - column,
                 _ => vectors * S::F32_LANES,
             };
-            let columns = first..first + width;
+            let columns = column..column + width;
             match vectors {
                 4 => mix::<S, H, 4>(simd, weights, values, e, columns, out),
                 3 => mix::<S, H, 3>(simd, weights, values, e, columns, out),
                 2 => mix::<S, H, 2>(simd, weights, values, e, columns, out),
                 1 => mix::<S, H, 1>(simd, weights, values, e, columns, out),
                 _ => {
-                    for (h, weights) in weights.chunks_exact(count).enumerate() {
+                    for (h, weights) in weights.iter().enumerate() {
                         for column in columns.clone() {
                             let products = weights.iter().zip(values.chunks_exact(e));
                             let products = products.map(|(w, value)| w * value[column]);
-                            out[h * e + column] = products.sum();
+                            out[h * e + column] += products.sum::<f32>();
                         }
                     }
                 }
             }
-            first += width;
+            column += width;
         }
     }
 }
@@ -390,18 +533,21 @@ impl<const H: usize> WithSimd for Mix<'_, H> {
 #[inline(always)]
 fn mix<S: Simd, const H: usize, const V: usize>(
     simd: S,
-    weights: &[f32],
+    weights: [&[f32]; H],
     values: &[f32],
     e: usize,
     columns: Range<usize>,
     out: &mut [f32],
 ) {
-    let count = weights.len() / H;
     let mut sums = [[simd.splat_f32s(0.0); V]; H];
+    for h in 0..H {
+        let out = &out[h * e..(h + 1) * e][columns.clone()];
+        sums[h].copy_from_slice(S::as_simd_f32s(out).0);
+    }
     for (t, value) in values.chunks_exact(e).enumerate() {
         let (value, _) = S::as_simd_f32s(&value[columns.clone()]);
         for h in 0..H {
-            let weight = simd.splat_f32s(weights[h * count + t]);
+            let weight = simd.splat_f32s(weights[h][t]);
             for v in 0..V {
                 sums[h][v] = simd.mul_add_f32s(value[v], weight, sums[h][v]);
             }
@@ -422,26 +568,32 @@ mod tests {
     use crate::testing::{SWITCH, close, random};
     use burn::tensor::Device;
 
-    /// A prompt, then tokens one by one and two by two, equals attention over the whole sequence;
-    /// a cleared row starts anew.
+    /// A prompt, then tokens one by one and two by two, equals attention over the whole sequence
+    /// (of rounded keys and values, in bf16); a cleared row starts anew.
     #[test]
     fn growing_a_cache_equals_attention_over_the_whole() {
         let _turn = SWITCH.lock().unwrap_or_else(|e| e.into_inner());
-        let heads = Heads {
-            query: 4,
-            key_value: 2,
-            dimension: 5,
-        };
         let device = Device::flex();
-        let whole = [(20, 1), (10, 2), (10, 3)].map(|(width, seed)| {
-            let (values, shape) = random([12, width], seed);
-            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
-        });
-        let [q, k, v] = whole.clone();
-        let want = crate::to_host(attention(q, k, v, &[0..12], heads));
-        for is_portable in [false, true] {
+        // Vectors of 480 numbers are widened in more than one block.
+        for ((dimension, precision), is_portable) in [5, 480]
+            .into_iter()
+            .flat_map(|e| [(e, Precision::F32), (e, Precision::Bf16)])
+            .flat_map(|case| [(case, false), (case, true)])
+        {
+            let heads = Heads {
+                query: 4,
+                key_value: 2,
+                dimension,
+            };
+            let whole = [(4, 1), (2, 2), (2, 3)].map(|(heads, seed)| {
+                let (values, shape) = random([12, heads * dimension], seed);
+                Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+            });
+            let [q, k, v] = whole.clone();
+            let [k, v] = [k, v].map(|x| precision.rounded(x));
+            let want = crate::to_host(attention(q, k, v, &[0..12], heads));
             force_portable(is_portable);
-            let mut cache = KvCache::new(1, heads, 3, 12);
+            let mut cache = KvCache::new(1, heads, 3, 12, precision);
             for _round in 0..2 {
                 let mut got = Vec::new();
                 for (start, length) in [(0, 7), (7, 1), (8, 1), (9, 2), (11, 1)] {
