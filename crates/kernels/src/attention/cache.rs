@@ -1,7 +1,8 @@
 //! Keys and values of sequences being generated.
 //!
-//! On the CPU two contiguous [rows, g, capacity, e] buffers a layer, written in place; on other
-//! devices a tensor a row and layer that grows by concatenation.
+//! On the CPU two contiguous buffers a layer, written in place: values [rows, g, capacity, e], keys
+//! [rows, g, capacity / 16, e, 16], 16 tokens side by side, so that their scores are sums of vectors
+//! without a sum within one. On other devices a tensor a row and layer that grows by concatenation.
 //!
 //! A network of bf16 products has keys and values rounded to bf16, too: decoding reads all of them for
 //! every token, and half the bytes take half the time. They are rounded before anything attends to
@@ -33,7 +34,7 @@ pub struct KvCache {
 
 #[derive(Debug)]
 struct Layer {
-    /// Keys and values, each [rows, g, capacity, e]; empty until the first token of a CPU batch.
+    /// Keys and values; empty until the first token of a CPU batch.
     held: [Numbers; 2],
     /// Keys and values a row, on devices without host access.
     tensors: Vec<Option<(Tensor<2>, Tensor<2>)>>,
@@ -69,39 +70,46 @@ impl Numbers {
     }
 }
 
-/// Keys or values of one row, [g, capacity, e].
+/// Tokens whose keys lie side by side.
+const SIDE: usize = 16;
+
+/// Keys or values of one row.
 enum Part<'a> {
     F32(&'a mut [f32]),
     Bf16(&'a mut [u16]),
 }
 
 impl Part<'_> {
-    fn write(&mut self, at: usize, numbers: &[f32]) {
+    /// Writes numbers `step` apart.
+    fn write(&mut self, at: usize, step: usize, numbers: &[f32]) {
         match self {
-            Self::F32(held) => held[at..at + numbers.len()].copy_from_slice(numbers),
+            Self::F32(held) => {
+                let held = held[at..].iter_mut().step_by(step);
+                held.zip(numbers).for_each(|(held, &number)| *held = number);
+            }
             Self::Bf16(held) => {
-                for (held, &number) in held[at..].iter_mut().zip(numbers) {
-                    *held = round(number);
-                }
+                let held = held[at..].iter_mut().step_by(step);
+                held.zip(numbers)
+                    .for_each(|(held, &number)| *held = round(number));
             }
         }
     }
 
     /// Calls `work` with the numbers of a range, block by block where they have to be widened, and the
-    /// number of each block's first vector of length `e`. `wide` is working space.
+    /// number of each block's first token. Every 16 tokens are `side` numbers. `wide` is working space.
     fn blocks(
         &self,
         range: Range<usize>,
-        e: usize,
+        side: usize,
         wide: &mut Vec<f32>,
         mut work: impl FnMut(usize, &[f32]),
     ) {
         match self {
             Self::F32(held) => work(0, &held[range]),
             Self::Bf16(held) => {
-                let vectors = (WIDENED / e).max(1);
-                wide.resize(vectors * e, 0.0);
-                for (block, held) in held[range].chunks(vectors * e).enumerate() {
+                let sides = (WIDENED / side).max(1);
+                wide.resize(sides * side, 0.0);
+                for (block, held) in held[range].chunks(sides * side).enumerate() {
                     let wide = &mut wide[..held.len()];
                     vectorised(
                         #[inline(always)]
@@ -111,7 +119,7 @@ impl Part<'_> {
                             }
                         },
                     );
-                    work(block * vectors, wide);
+                    work(block * sides * SIDE, wide);
                 }
             }
         }
@@ -137,7 +145,7 @@ impl KvCache {
         };
         Self {
             heads,
-            capacity,
+            capacity: capacity.next_multiple_of(SIDE),
             precision,
             lengths: vec![0; rows],
             layers: (0..layers).map(layer).collect(),
@@ -147,11 +155,6 @@ impl KvCache {
     /// Tokens held for a row.
     pub fn length(&self, row: usize) -> usize {
         self.lengths[row]
-    }
-
-    /// Most tokens a row can hold.
-    pub fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// Forgets a row, so that another sequence can take its place.
@@ -335,12 +338,14 @@ impl Row<'_> {
     /// Writes the keys and values [tokens, g, e] of new tokens behind the past.
     fn append(&mut self, k: &[f32], v: &[f32]) {
         let (g, e) = (self.heads.key_value, self.heads.dimension);
-        for (held, new) in [(&mut self.keys, k), (&mut self.values, v)] {
-            for (t, token) in new.chunks_exact(g * e).enumerate() {
-                for (head, numbers) in token.chunks_exact(e).enumerate() {
-                    let to = (head * self.capacity + self.past + t) * e;
-                    held.write(to, numbers);
-                }
+        let tokens = k.chunks_exact(g * e).zip(v.chunks_exact(g * e));
+        for (t, (k, v)) in tokens.enumerate() {
+            let t = self.past + t;
+            for (head, (k, v)) in k.chunks_exact(e).zip(v.chunks_exact(e)).enumerate() {
+                let start = head * self.capacity * e;
+                let side = start + t / SIDE * SIDE * e;
+                self.keys.write(side + t % SIDE, SIDE, k);
+                self.values.write(start + t * e, 1, v);
             }
         }
     }
@@ -359,38 +364,36 @@ impl Row<'_> {
             let groups = q.chunks(group * e).zip(out.chunks_mut(group * e));
             for (head, (q, out)) in groups.enumerate() {
                 let start = head * self.capacity * e;
-                let held = start..start + (self.past + t + 1) * e;
+                let held = (start, self.past + t + 1);
                 let parts = q
                     .chunks(MOST_TOGETHER * e)
                     .zip(out.chunks_mut(MOST_TOGETHER * e));
                 for (q, out) in parts {
                     match q.len() / e {
-                        1 => self.attend_together::<1>(q, held.clone(), &mut space, out),
-                        2 => self.attend_together::<2>(q, held.clone(), &mut space, out),
-                        3 => self.attend_together::<3>(q, held.clone(), &mut space, out),
-                        _ => {
-                            self.attend_together::<MOST_TOGETHER>(q, held.clone(), &mut space, out)
-                        }
+                        1 => self.attend_together::<1>(q, held, &mut space, out),
+                        2 => self.attend_together::<2>(q, held, &mut space, out),
+                        3 => self.attend_together::<3>(q, held, &mut space, out),
+                        _ => self.attend_together::<MOST_TOGETHER>(q, held, &mut space, out),
                     }
                 }
             }
         }
     }
 
-    /// H query heads [H, e] over keys and values [count, e], the numbers `held` of this row, each of which
+    /// H query heads [H, e] over `count` keys and values from number `start` of this row on, each of which
     /// is read once and in the order in which it lies in memory.
     fn attend_together<const H: usize>(
         &self,
         q: &[f32],
-        held: Range<usize>,
+        (start, count): (usize, usize),
         space: &mut Space,
         out: &mut [f32],
     ) {
         let e = q.len() / H;
-        let count = held.len() / e;
         let Space { scores, wide } = space;
         let scores = &mut scores[..H * count];
-        self.keys.blocks(held.clone(), e, wide, |first, keys| {
+        let keys = start..start + count.next_multiple_of(SIDE) * e;
+        self.keys.blocks(keys, SIDE * e, wide, |first, keys| {
             arch().dispatch(Scores::<H> {
                 q,
                 keys,
@@ -415,7 +418,8 @@ impl Row<'_> {
         );
         debug_assert_eq!(out.len(), H * e);
         out.fill(0.0);
-        self.values.blocks(held, e, wide, |first, values| {
+        let values = start..start + count * e;
+        self.values.blocks(values, SIDE * e, wide, |first, values| {
             arch().dispatch(Mix::<H> {
                 weights: scores,
                 first,
@@ -440,7 +444,7 @@ const MOST_TOGETHER: usize = 4;
 /// Vectors of a head that are summed together.
 const VECTORS: usize = 4;
 
-/// scores [H, count] = q [H, e] · keys / √e, for the keys from number `first` on.
+/// scores [H, count] = q [H, e] · keys / √e, for the keys from number `first` on, 16 side by side.
 struct Scores<'a, const H: usize> {
     q: &'a [f32],
     keys: &'a [f32],
@@ -461,19 +465,35 @@ impl<const H: usize> WithSimd for Scores<'_, H> {
         } = self;
         let e = q.len() / H;
         let (scale, count) = (1.0 / (e as f32).sqrt(), scores.len() / H);
-        let heads: [_; H] = std::array::from_fn(|h| S::as_simd_f32s(&q[h * e..(h + 1) * e]));
-        for (t, key) in keys.chunks_exact(e).enumerate() {
-            let (key, rest) = S::as_simd_f32s(key);
-            let mut sums = [simd.splat_f32s(0.0); H];
-            for (i, &key) in key.iter().enumerate() {
-                for h in 0..H {
-                    sums[h] = simd.mul_add_f32s(heads[h].0[i], key, sums[h]);
+        let q: [&[f32]; H] = std::array::from_fn(|h| &q[h * e..(h + 1) * e]);
+        for (side, keys) in keys.chunks_exact(SIDE * e).enumerate() {
+            let mut sums = [[0.0; SIDE]; H];
+            let mut lane = 0;
+            // A vector has 1, 4, 8 or 16 numbers.
+            while lane < SIDE {
+                let lanes = lane..lane + S::F32_LANES;
+                // Even and odd numbers apart: sums that do not wait for each other.
+                let mut parts = [[simd.splat_f32s(0.0); 2]; H];
+                for (pair, keys) in keys.chunks(2 * SIDE).enumerate() {
+                    for (i, keys) in keys.chunks_exact(SIDE).enumerate() {
+                        let key = S::as_simd_f32s(&keys[lanes.clone()]).0[0];
+                        for h in 0..H {
+                            let q = simd.splat_f32s(q[h][2 * pair + i]);
+                            parts[h][i] = simd.mul_add_f32s(q, key, parts[h][i]);
+                        }
+                    }
                 }
+                for h in 0..H {
+                    let sum = simd.add_f32s(parts[h][0], parts[h][1]);
+                    let sum = simd.mul_f32s(sum, simd.splat_f32s(scale));
+                    S::as_mut_simd_f32s(&mut sums[h][lanes.clone()]).0[0] = sum;
+                }
+                lane += S::F32_LANES;
             }
+            let from = first + side * SIDE;
+            let kept = SIDE.min(count - from);
             for h in 0..H {
-                let products = heads[h].1.iter().zip(rest).map(|(q, k)| q * k);
-                let sum = simd.reduce_sum_f32s(sums[h]) + products.sum::<f32>();
-                scores[h * count + first + t] = sum * scale;
+                scores[h * count + from..][..kept].copy_from_slice(&sums[h][..kept]);
             }
         }
     }
@@ -568,6 +588,9 @@ mod tests {
     use crate::testing::{SWITCH, close, random};
     use burn::tensor::Device;
 
+    /// Not a multiple of the tokens that lie side by side.
+    const TOKENS: usize = 48 + 5;
+
     /// A prompt, then tokens one by one and two by two, equals attention over the whole sequence
     /// (of rounded keys and values, in bf16); a cleared row starts anew.
     #[test]
@@ -586,22 +609,22 @@ mod tests {
                 dimension,
             };
             let whole = [(4, 1), (2, 2), (2, 3)].map(|(heads, seed)| {
-                let (values, shape) = random([12, heads * dimension], seed);
+                let (values, shape) = random([TOKENS, heads * dimension], seed);
                 Tensor::<2>::from_data(TensorData::new(values, shape), &device)
             });
             let [q, k, v] = whole.clone();
             let [k, v] = [k, v].map(|x| precision.rounded(x));
-            let want = crate::to_host(attention(q, k, v, &[0..12], heads));
+            let want = crate::to_host(attention(q, k, v, &[0..TOKENS], heads));
             force_portable(is_portable);
-            let mut cache = KvCache::new(1, heads, 3, 12, precision);
+            let mut cache = KvCache::new(1, heads, 3, TOKENS, precision);
             for _round in 0..2 {
                 let mut got = Vec::new();
-                for (start, length) in [(0, 7), (7, 1), (8, 1), (9, 2), (11, 1)] {
+                for (start, length) in [(0, 7), (7, 1), (8, 1), (9, 2), (11, 30), (41, 12)] {
                     let parts = whole.clone().map(|x| x.narrow(0, start, length));
                     got.extend(crate::to_host(cache.attend(0, parts, &[0..length], &[2])));
                 }
                 close(&got, &want, 1e-5);
-                assert_eq!(cache.length(2), 12);
+                assert_eq!(cache.length(2), TOKENS);
                 cache.clear(2);
             }
             force_portable(false);
