@@ -88,7 +88,8 @@ impl SamplingArguments {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct PrecisionArguments {
     /// Number format of matrix products: bf16 rounds their factors, holds the matrices in half the
-    /// memory, and is faster, most of all where the processor has products of bf16
+    /// memory, and is faster, most of all where the processor has products of bf16; int8 holds the
+    /// matrices in 9 bits a weight and is fastest where few sequences are sampled
     #[arg(long, value_enum, default_value_t = Format::F32)]
     precision: Format,
 }
@@ -98,6 +99,7 @@ pub(crate) struct PrecisionArguments {
 enum Format {
     F32,
     Bf16,
+    Int8,
 }
 
 impl PrecisionArguments {
@@ -105,6 +107,7 @@ impl PrecisionArguments {
         match self.precision {
             Format::F32 => Precision::F32,
             Format::Bf16 => Precision::Bf16,
+            Format::Int8 => Precision::Int8,
         }
     }
 }

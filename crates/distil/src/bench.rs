@@ -37,10 +37,12 @@ pub use score::{ScoreCase, score};
 pub use step::{StepCase, step};
 
 /// Bytes of a weight: what decoding must read at least.
-fn weight_bytes(precision: Precision) -> usize {
+pub(crate) fn weight_bytes(precision: Precision) -> f64 {
     match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
+        Precision::F32 => 4.0,
+        Precision::Bf16 => 2.0,
+        // 32 numbers share a scale in f32.
+        Precision::Int8 => 1.125,
     }
 }
 

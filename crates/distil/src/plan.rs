@@ -13,7 +13,7 @@
 //! MM-PbKD 16R in memory and 12R in each checkpoint, LLMR's policy that lags behind 4R in each.
 //!
 //! In bf16 a network that is only asked is packed: 2 bytes a weight for the matrices of its layers and
-//! its head, 4 for its embedding and vectors. That is the teacher's size then, and what a student that
+//! its head (9 bits in int8), 4 for its embedding and vectors. That is the teacher's size then, and what a student that
 //! samples in bf16 takes beside its weights while it samples.
 //!
 //! Time is an estimate: the floating-point operations of a step over this machine's measured matrix
@@ -29,7 +29,7 @@ use distil_kernels as kernels;
 use distil_model::Llama;
 use serde::Serialize;
 
-use crate::bench::{Roof, forward_operations, head_operations, layer_weights};
+use crate::bench::{Roof, forward_operations, head_operations, layer_weights, weight_bytes};
 use crate::config::{Config, Method, Precision, Train};
 use crate::data::counts::Counts;
 use crate::error::Result;
@@ -46,9 +46,6 @@ const REACHED: f64 = 0.6;
 
 /// Bytes of a number.
 const F32: u64 = size_of::<f32>() as u64;
-
-/// Bytes of a packed weight.
-const BF16: u64 = size_of::<u16>() as u64;
 
 /// What a run would be.
 #[derive(Debug, Clone, Serialize)]
@@ -110,7 +107,7 @@ impl Machine {
         let student = &config.student;
         let teacher = config.teacher.as_ref().map(|teacher| teacher.precision);
         let all = [student.precision, student.sampling_precision];
-        let rounds = all.into_iter().chain(teacher).any(|p| p == Precision::Bf16);
+        let rounds = all.into_iter().chain(teacher).any(|p| p != Precision::F32);
         let f32 = Roof::measure();
         Self {
             f32,
@@ -124,7 +121,7 @@ impl Machine {
     fn roof(&self, precision: kernels::Precision) -> &Roof {
         match precision {
             kernels::Precision::F32 => &self.f32,
-            kernels::Precision::Bf16 => &self.bf16,
+            kernels::Precision::Bf16 | kernels::Precision::Int8 => &self.bf16,
         }
     }
 
@@ -230,16 +227,14 @@ fn size(network: &Llama) -> Size {
     Size {
         layers: network.config().layers,
         parameters: network.size(),
-        precision: match network.precision() {
-            kernels::Precision::F32 => Precision::F32,
-            kernels::Precision::Bf16 => Precision::Bf16,
-        },
+        precision: network.precision().into(),
     }
 }
 
-/// Bytes of a network's packed matrices, those of its layers and its head.
-fn packed_matrices(network: &Llama) -> u64 {
-    BF16 * (layer_weights(network) + head_weights(network)) as u64
+/// Bytes of a network's matrices packed in this precision, those of its layers and its head.
+fn packed_matrices(network: &Llama, precision: Precision) -> u64 {
+    let weights = layer_weights(network) + head_weights(network);
+    (weights as f64 * weight_bytes(precision)) as u64
 }
 
 /// Bytes of a network that is only asked.
@@ -247,12 +242,10 @@ fn asked_bytes(network: &Llama) -> u64 {
     let plain = match network.precision() {
         kernels::Precision::F32 => return network.size() as u64 * F32,
         // The embedding and the vectors; of a tied head the embedding is kept beside it.
-        kernels::Precision::Bf16 if network.config().tied => {
-            network.size() - layer_weights(network)
-        }
-        kernels::Precision::Bf16 => network.size() - layer_weights(network) - head_weights(network),
+        _ if network.config().tied => network.size() - layer_weights(network),
+        _ => network.size() - layer_weights(network) - head_weights(network),
     };
-    F32 * plain as u64 + packed_matrices(network)
+    F32 * plain as u64 + packed_matrices(network, network.precision().into())
 }
 
 fn head_weights(network: &Llama) -> usize {
@@ -309,10 +302,11 @@ fn memory(
         });
     }
     let answers = config.method.samples_student() || config.data.eval.is_some();
-    if answers && config.student.sampling_precision == Precision::Bf16 {
+    let sampling = config.student.sampling_precision;
+    if answers && sampling != Precision::F32 {
         parts.push(Part {
             what: "student packed while it samples",
-            bytes: packed_matrices(student),
+            bytes: packed_matrices(student, sampling),
         });
     }
     if let Some(third) = &networks.third {
@@ -459,11 +453,7 @@ fn sampling_seconds(
     let rows = batch.max(1) as f64;
     let operations = forward_operations(network, rows, 0.0) + head_operations(network, rows);
     let weights = layer_weights(network) + head_weights(network);
-    let of_weight = match precision {
-        kernels::Precision::F32 => F32,
-        kernels::Precision::Bf16 => BF16,
-    };
-    let bytes = weights as f64 * of_weight as f64;
+    let bytes = weights as f64 * weight_bytes(precision.into());
     tokens / rows * machine.roof(precision).seconds(operations, bytes) / REACHED
 }
 

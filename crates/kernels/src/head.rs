@@ -232,19 +232,16 @@ impl HostHead {
         match weight {
             Weight::Packed(packed) => Self {
                 plain: None,
-                precision: Precision::Bf16,
+                precision: weight.precision(),
                 packed: Some(packed.clone()),
             },
             Weight::Plain(tensor, precision) => {
                 let plain = primitive(tensor.clone());
-                let exactness = match rows > MOST_ROWS || *precision == Precision::Bf16 {
-                    true => precision.exactness(),
+                let packed = match rows > MOST_ROWS || *precision != Precision::F32 {
+                    true => PackedWeight::new(values(&plain), tensor.dims(), *precision),
                     false => None,
                 };
-                let packed = exactness.map(|exactness| {
-                    let shape = tensor.dims();
-                    Arc::new(PackedWeight::new(values(&plain), shape, exactness))
-                });
+                let packed = packed.map(Arc::new);
                 Self {
                     plain: Some(plain),
                     precision: *precision,
@@ -272,7 +269,7 @@ impl Side {
                 let weight = weight.clone().without_autodiff().narrow(0, 0, vocabulary);
                 Self::Device {
                     hidden: precision.rounded(hidden.without_autodiff()),
-                    weight: precision.rounded(weight),
+                    weight: precision.rounded_weight(weight),
                 }
             }
             _ => Self::Host {
@@ -395,9 +392,10 @@ impl GradientSink {
                 d_hidden: vec![0.0; rows * width],
                 d_weight: vec![0.0; weight_rows * width],
                 width,
-                packed: head.packed.as_ref().map(|packed| {
+                packed: head.packed.as_ref().and_then(|_| {
                     let w = Matrix::new(head.values(), vocabulary, width, width);
-                    Packed::right(w, packed.exactness(), Threads::All)
+                    let exactness = head.precision.exactness()?;
+                    Some(Packed::right(w, exactness, Threads::All))
                 }),
             },
             Side::Device { weight, .. } => Self::Device {

@@ -32,7 +32,7 @@ pub fn linear(x_nd: Tensor<2>, weight: &Weight, bias: Option<Tensor<1>>) -> Tens
             let (x, w) = (x_nd, weight.clone());
             precision
                 .rounded(x)
-                .matmul(precision.rounded(w).transpose())
+                .matmul(precision.rounded_weight(w).transpose())
         }
     };
     match bias {

@@ -105,7 +105,7 @@ pub(crate) fn multiplied(a: Matrix<'_>, b: Matrix<'_>, precision: Precision) -> 
 fn by_tiles(a: Matrix<'_>, b: Matrix<'_>, precision: Precision) -> Option<Exactness> {
     let worth_it = a.rows * b.columns * a.columns >= WORTH_PACKING;
     let exactness = precision.exactness();
-    exactness.filter(|_| worth_it || precision == Precision::Bf16)
+    exactness.filter(|_| worth_it || precision != Precision::F32)
 }
 
 /// `out = scale · a · b` or `out += scale · a · b`, with `out` row-major, rows `out_stride` apart.

@@ -14,7 +14,7 @@ pub(crate) enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL; on some processors with bf16 products ([`Processor::dot_bf16`]).
     Avx512,
-    /// Tile registers with bf16 products.
+    /// Tile registers with products of bf16 and of 8 bits.
     Amx,
 }
 
@@ -24,6 +24,8 @@ pub(crate) struct Processor {
     pub(crate) level: Level,
     /// AVX-512 BF16: `vdpbf16ps`.
     pub(crate) dot_bf16: bool,
+    /// AVX-512 VNNI: `vpdpbusd`.
+    pub(crate) dot_int8: bool,
 }
 
 /// This processor, as far as `DISTIL_INSTRUCTIONS` allows.
@@ -40,6 +42,7 @@ pub(crate) fn processor() -> Processor {
         Processor {
             level: found.level.min(most),
             dot_bf16: found.dot_bf16 && most >= Level::Avx512,
+            dot_int8: found.dot_int8 && most >= Level::Avx512,
         }
     })
 }
@@ -61,6 +64,7 @@ fn detect() -> Processor {
     Processor {
         level,
         dot_bf16: avx512 && is_x86_feature_detected!("avx512bf16"),
+        dot_int8: avx512 && is_x86_feature_detected!("avx512vnni"),
     }
 }
 
@@ -69,10 +73,11 @@ fn detect() -> Processor {
     Processor {
         level: Level::Portable,
         dot_bf16: false,
+        dot_int8: false,
     }
 }
 
-/// Whether the processor has tile registers with bf16 products and the kernel lets this process use
+/// Whether the processor has tile registers with both products and the kernel lets this process use
 /// them. Linux grants their state on request, to the whole process
 /// (`arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`).
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -81,13 +86,14 @@ fn amx() -> bool {
     const ARCH_PRCTL: i64 = 158;
     const REQUEST_PERMISSION: u64 = 0x1023;
     const TILE_DATA: u64 = 18;
-    // Leaf 7, EDX: bit 22 AMX-BF16, bit 24 AMX-TILE.
+    // Leaf 7, EDX: bit 22 AMX-BF16, bit 24 AMX-TILE, bit 25 AMX-INT8.
     #[allow(unused_unsafe)]
     // `__cpuid` became safe on x86-64 in newer compilers
     // SAFETY: every x86-64 processor has the cpuid instruction.
     #[allow(unsafe_code)]
     let has = unsafe {
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (1 << 22 | 1 << 24) == (1 << 22 | 1 << 24)
+        let all = 1 << 22 | 1 << 24 | 1 << 25;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & all == all
     };
     if !has {
         return false;

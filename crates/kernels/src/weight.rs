@@ -19,8 +19,8 @@ use crate::precision::Precision;
 pub enum Weight {
     /// Values on a device, which can be trained; products compute in the given precision.
     Plain(Tensor<2>, Precision),
-    /// Rounded to bf16 and packed for the CPU's products. Half the memory and, where few rows are
-    /// multiplied, half the time; no gradient.
+    /// Rounded to bf16 or 8 bits and packed for the CPU's products. Half or a quarter of the memory
+    /// and, where few rows are multiplied, of the time; no gradient.
     Packed(Arc<PackedWeight>),
 }
 
@@ -30,6 +30,7 @@ pub struct PackedWeight {
     /// The right operand Wᵀ.
     tiles: Packed,
     shape: [usize; 2],
+    precision: Precision,
 }
 
 impl Weight {
@@ -53,7 +54,7 @@ impl Weight {
     pub fn precision(&self) -> Precision {
         match self {
             Self::Plain(_, precision) => *precision,
-            Self::Packed(_) => Precision::Bf16,
+            Self::Packed(packed) => packed.precision,
         }
     }
 
@@ -67,15 +68,17 @@ impl Weight {
         }
     }
 
-    /// The weight for many products without gradients: packed, where it is a matrix on the CPU of
-    /// bf16 products; else as it is, untracked.
+    /// The weight for many products without gradients: packed, where it is a matrix on the CPU whose
+    /// products are not f32; else as it is, untracked.
     pub fn packed(&self) -> Self {
         match self {
-            Self::Plain(tensor, Precision::Bf16) if on_host(tensor) => {
+            Self::Plain(tensor, precision) if on_host(tensor) && *precision != Precision::F32 => {
                 let shape = tensor.dims();
                 let plain = primitive(tensor.clone());
-                let packed = PackedWeight::new(values(&plain), shape, Exactness::Rounded);
-                Self::Packed(Arc::new(packed))
+                let packed = PackedWeight::new(values(&plain), shape, *precision);
+                Self::Packed(Arc::new(
+                    packed.expect("these precisions are packed everywhere"),
+                ))
             }
             _ => self.inner(),
         }
@@ -175,13 +178,19 @@ impl From<Tensor<2>> for Weight {
 }
 
 impl PackedWeight {
-    pub(crate) fn new(values: &[f32], shape: [usize; 2], exactness: Exactness) -> Self {
+    /// `None` where products of this precision do not go by tiles.
+    pub(crate) fn new(values: &[f32], shape: [usize; 2], precision: Precision) -> Option<Self> {
         let [out, width] = shape;
         let weight = Matrix::new(values, out, width, width).transposed();
-        Self {
+        let exactness = match precision {
+            Precision::Int8 => Exactness::Eight,
+            _ => precision.exactness()?,
+        };
+        Some(Self {
             tiles: Packed::right(weight, exactness, Threads::All),
             shape,
-        }
+            precision,
+        })
     }
 
     pub(crate) fn exactness(&self) -> Exactness {

@@ -243,7 +243,7 @@ impl Llama {
         self
     }
 
-    /// The network for inference: untracked, and where its products are in bf16, its matrices
+    /// The network for inference: untracked, and where its products are not in f32, its matrices
     /// rounded and packed once. A packed network has no parameters to train or to save but the
     /// embedding and the vectors.
     pub fn packed(&self) -> Self {
@@ -251,7 +251,7 @@ impl Llama {
         if self.host_layers.is_some() {
             return this;
         }
-        if self.precision == Precision::Bf16 {
+        if self.precision != Precision::F32 {
             let head = this.head().packed();
             this.lm_head = this.lm_head.map(|_| head.clone());
             this.packed_head = Some(head);

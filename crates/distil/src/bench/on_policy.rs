@@ -65,7 +65,8 @@ pub fn on_policy(model: Llama, case: &OnPolicyCase) -> Result<Figures> {
         batch,
     };
     let phases = training.run(case.steps, &mut |network, work| {
-        Ok(student.answer(network, &asks, work)?.examples)
+        let network = network.clone().in_precision(case.precision.into());
+        Ok(student.answer(&network, &asks, work)?.examples)
     })?;
     let generating = Generating::of(&training.student, case.precision, [batch, prompt, response]);
     let passes = training.operations(batch, prompt, response);

@@ -115,7 +115,7 @@ impl Generating {
             // A new token attends to all before it: twice what causal attention needs on average.
             next: forward(rows, 2.0 * (prompt + new / 2.0)),
             further: new - 1.0,
-            bytes: (weights * weight_bytes(precision)) as f64,
+            bytes: weights as f64 * weight_bytes(precision),
         }
     }
 
@@ -171,7 +171,11 @@ mod tests {
             gflops: 1e9,
             bytes_per_second: 1.0,
         };
-        for (precision, bytes) in [(Precision::F32, 4.0), (Precision::Bf16, 2.0)] {
+        for (precision, bytes) in [
+            (Precision::F32, 4.0),
+            (Precision::Bf16, 2.0),
+            (Precision::Int8, 1.125),
+        ] {
             let generating = Generating::of(&network, precision, [3, 4, 5]);
             assert_eq!(generating.least(&roof), 5.0 * bytes * (3840.0 + 384.0));
         }

@@ -53,7 +53,8 @@ pub(super) struct Training {
 type MakeTexts<'a> = dyn FnMut(&Llama, &mut Work) -> Result<Vec<Example>> + 'a;
 
 impl Training {
-    /// The whole model as the teacher, so many evenly spaced layers of it as the student.
+    /// The whole model as the teacher, so many evenly spaced layers of it as the student, which is
+    /// trained in the nearest precision that is for training.
     ///
     /// # Errors
     /// The model does not have so many layers.
@@ -61,7 +62,7 @@ impl Training {
         let (config, vocabulary) = (model.config(), model.config().vocabulary);
         let keep = distil_model::prune::evenly_spaced(config.layers, student_layers)?;
         let student = own_copy(&model.with_layers(&keep)?)
-            .in_precision(precision.into())
+            .in_precision(precision.of_training().into())
             .trainable();
         Ok(Self {
             optimizer: Optimizer::new(&SETTINGS, &student),

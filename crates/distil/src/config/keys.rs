@@ -231,8 +231,9 @@ const DIVERGENCES: Kind = Kind::Choice(&[
     "akl",
 ]);
 
-/// Number formats of matrix products.
-const PRECISIONS: Kind = Kind::Choice(&["f32", "bf16"]);
+/// Number formats of matrix products, of networks that are only asked and of those that are trained.
+const PRECISIONS: Kind = Kind::Choice(&["f32", "bf16", "int8"]);
+const TRAINED_PRECISIONS: Kind = Kind::Choice(&["f32", "bf16"]);
 
 /// Limit of ordinary counts: far above any use, and small enough that sums and products stay exact.
 const MANY: u64 = 1_000_000_000;
@@ -301,7 +302,7 @@ pub const KEYS: &[Key] = &[
     key("teacher.cache", Every, Kind::Switch, Value("false"),
         "Keep the teacher's hidden states on the training texts in the run's folder (4 bytes times its width a response token) instead of running it on them in every epoch. Exact: its whole distribution is made of them. For `kd`, `gkd`, `distillm` and the token form of `dpkd`."),
     key("teacher.precision", Every, PRECISIONS, Value("\"f32\""),
-        "Number format of the teacher's matrix products, where it is asked for its distribution and where it samples. `bf16` rounds their factors, sums in f32, and keeps its matrices in 2 bytes a weight."),
+        "Number format of the teacher's matrix products, where it is asked for its distribution and where it samples. `bf16` rounds their factors, sums in f32, and keeps its matrices in 2 bytes a weight. `int8` keeps them in 9 bits a weight (32 share a scale) and is else as `bf16`."),
 
     key("student.prune.layers", Every, whole(1, 10_000), Unset("–"),
         "Build the student from the teacher's weights: this many evenly spaced layers, first and last always among them."),
@@ -309,10 +310,10 @@ pub const KEYS: &[Key] = &[
         "Build the student from exactly these layers of the teacher."),
     key("student.model", Every, Kind::Model, Unset("–"),
         "Start from this model instead. Its vocabulary must be the teacher's."),
-    key("student.precision", Every, PRECISIONS, Value("\"f32\""),
+    key("student.precision", Every, TRAINED_PRECISIONS, Value("\"f32\""),
         "Number format of the matrix products of the student's training, forward and backward, and of a reward model or Q-function made of its layers. `bf16` rounds their factors and sums in f32; weights, gradients and AdamW's moments are f32 in either."),
     key("student.sampling_precision", Every, PRECISIONS, Derived("that of `student.precision`"),
-        "Number format of the matrix products with which the student's own responses are drawn, in training and in evaluations. If it is not that of `student.precision`, the policy that samples is not quite the one that is trained: methods with importance weights (`minillm`, `llmr`, `pbkd`) weigh the difference, for they score each response again; the others do not."),
+        "Number format of the matrix products with which the student's own responses are drawn, in training and in evaluations; `int8` makes each draw fastest. If it is not that of `student.precision`, the policy that samples is not quite the one that is trained: methods with importance weights (`minillm`, `llmr`, `pbkd`) weigh the difference, for they score each response again; the others do not."),
 
     key("data.train", Every, Kind::Paths, Required(""),
         "Training rows: `.jsonl`, `.json` or `.parquet`."),

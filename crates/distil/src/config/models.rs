@@ -29,6 +29,8 @@ pub enum Precision {
     F32,
     /// Both factors rounded to bf16.
     Bf16,
+    /// As bf16, with weights in 8 bits: for networks that are only asked.
+    Int8,
 }
 
 impl Precision {
@@ -37,6 +39,16 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// The nearest that a network can be trained in: gradients change weights by less than a step of
+    /// 8 bits.
+    pub fn of_training(self) -> Self {
+        match self {
+            Self::Int8 => Self::Bf16,
+            other => other,
         }
     }
 }
@@ -46,6 +58,17 @@ impl From<Precision> for distil_kernels::Precision {
         match precision {
             Precision::F32 => Self::F32,
             Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+        }
+    }
+}
+
+impl From<distil_kernels::Precision> for Precision {
+    fn from(precision: distil_kernels::Precision) -> Self {
+        match precision {
+            distil_kernels::Precision::F32 => Self::F32,
+            distil_kernels::Precision::Bf16 => Self::Bf16,
+            distil_kernels::Precision::Int8 => Self::Int8,
         }
     }
 }

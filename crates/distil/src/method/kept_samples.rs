@@ -205,8 +205,8 @@ impl Key<'_> {
         let mut hash = Sha256::new();
         hash.update(self.path.as_os_str().as_encoded_bytes());
         // Samples in f32 have the key that they had before there was another precision.
-        if self.precision == Precision::Bf16 {
-            hash.update("bf16");
+        if self.precision != Precision::F32 {
+            hash.update(crate::config::Precision::from(self.precision).name());
         }
         let how = (self.per_prompt, self.rollout, self.seed, self.prompts.len());
         hash.update(serde_json::to_string(&how).unwrap_or_default());

@@ -51,7 +51,7 @@ impl Numbers {
     fn new(precision: Precision) -> Self {
         match precision {
             Precision::F32 => Self::F32(Vec::new()),
-            Precision::Bf16 => Self::Bf16(Vec::new()),
+            Precision::Bf16 | Precision::Int8 => Self::Bf16(Vec::new()),
         }
     }
 
@@ -201,7 +201,10 @@ impl KvCache {
         segments: &[Range<usize>],
         rows: &[usize],
     ) -> Tensor<2> {
-        let [k, v] = [k, v].map(|x| self.precision.rounded(x));
+        let [k, v] = match self.precision {
+            Precision::F32 => [k, v],
+            _ => [k, v].map(|x| Precision::Bf16.rounded(x)),
+        };
         let slots = &mut self.layers[layer].tensors;
         slots.resize(self.lengths.len(), None);
         let mut parts = Vec::with_capacity(rows.len());
@@ -251,7 +254,7 @@ impl KvCache {
         let copies: [Vec<f32>; 2];
         let [k, v] = match self.precision {
             Precision::F32 => [k, v],
-            Precision::Bf16 => {
+            Precision::Bf16 | Precision::Int8 => {
                 let number = |&x: &f32| f32::from_bits(u32::from(round(x)) << 16);
                 copies = [k, v].map(|x| x.iter().map(number).collect());
                 [&*copies[0], &*copies[1]]

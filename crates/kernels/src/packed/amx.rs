@@ -5,6 +5,7 @@
 use std::arch::asm;
 
 use super::Operands;
+use super::eight::EightBits;
 
 /// Shapes of the eight tile registers, as `ldtilecfg` reads them (palette 1).
 #[repr(C, align(64))]
@@ -104,6 +105,16 @@ macro_rules! multiply {
          tdpbf16ps tmm1, tmm4, tmm7\n\
          tdpbf16ps tmm2, tmm5, tmm6\n\
          tdpbf16ps tmm3, tmm5, tmm7"
+    };
+}
+
+/// The same of whole numbers in 8 bits.
+macro_rules! multiply_eight {
+    () => {
+        "tdpbssd tmm0, tmm4, tmm6\n\
+         tdpbssd tmm1, tmm4, tmm7\n\
+         tdpbssd tmm2, tmm5, tmm6\n\
+         tdpbssd tmm3, tmm5, tmm7"
     };
 }
 
@@ -211,6 +222,30 @@ pub(super) unsafe fn streamed(o: Operands, c: *mut f32, stride: usize, add: bool
             load!(left 0),
             load!(right 0),
             multiply!(),
+            advance!(1)
+        );
+    }
+}
+
+/// Whole numbers in 8 bits; see `eight.rs`. Right tiles come from memory: decoding uses each once or
+/// twice.
+///
+/// # Safety
+/// As there; tile registers must be [`Configured`] on this thread.
+#[allow(unsafe_code)]
+pub(super) unsafe fn eight(o: Operands<EightBits>, sums: *mut i32) {
+    let (stride, add) = (32_usize, false);
+    // SAFETY: the caller's; a prefetch reads nothing and cannot fault, whatever the address.
+    unsafe {
+        kernel!(
+            o,
+            sums,
+            stride,
+            add,
+            prefetch!(),
+            load!(left 0),
+            load!(right 0),
+            multiply_eight!(),
             advance!(1)
         );
     }

@@ -19,11 +19,14 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod eight;
 mod pack;
 mod widened;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use eight::Eight;
 
 use crate::matmul::{Into, Matrix, Threads};
 use crate::processor::{Level, processor};
@@ -56,6 +59,8 @@ pub(crate) enum Exactness {
     Rounded,
     /// As the sum of three bf16 numbers: all of f32. Only for AMX.
     Whole,
+    /// Weights in 8 bits, see `eight.rs`.
+    Eight,
 }
 
 impl Exactness {
@@ -64,6 +69,7 @@ impl Exactness {
         match self {
             Self::Rounded => 1,
             Self::Whole => 3,
+            Self::Eight => unreachable!("packed by `eight.rs`"),
         }
     }
 }
@@ -71,8 +77,7 @@ impl Exactness {
 /// A packed operand.
 #[derive(Clone, Debug)]
 pub(crate) struct Packed {
-    /// `[blocks, steps, parts]`, each a tile.
-    tiles: Vec<Tile>,
+    tiles: Tiles,
     exactness: Exactness,
     /// Rows of a left operand, columns of a right one.
     outer: usize,
@@ -82,6 +87,15 @@ pub(crate) struct Packed {
     blocks: usize,
     /// Tiles of the inner dimension.
     steps: usize,
+}
+
+/// The numbers of a packed operand.
+#[derive(Clone, Debug)]
+enum Tiles {
+    /// `[blocks, steps, parts]`.
+    Bf16(Vec<Tile>),
+    /// Of [`Exactness::Eight`].
+    Eight(Eight),
 }
 
 impl Packed {
@@ -115,29 +129,20 @@ impl Packed {
         threads: Threads,
         paired: bool,
     ) -> Self {
-        let steps = matrix.columns.div_ceil(DEEP);
-        let row = steps * exactness.parts();
-        let count = blocks * row;
-        let mut tiles = Vec::with_capacity(count);
-        let unwritten = &mut tiles.spare_capacity_mut()[..count];
-        let block = |block: usize, tiles: &mut [MaybeUninit<Tile>]| match exactness {
-            Exactness::Rounded => pack::block::<1>(matrix, block * WIDE, tiles, paired),
-            Exactness::Whole => pack::block::<3>(matrix, block * WIDE, tiles, paired),
+        let steps = match exactness {
+            Exactness::Eight => eight::steps(matrix.columns),
+            _ => matrix.columns.div_ceil(DEEP),
         };
-        if steps > 0 {
-            match threads {
-                Threads::All => for_each_chunk(unwritten, row, block),
-                Threads::One => {
-                    let parts = unwritten.chunks_mut(row).enumerate();
-                    parts.for_each(|(index, tiles)| block(index, tiles));
-                }
-            }
-        }
-        // SAFETY: `pack::block` has written every tile.
-        #[allow(unsafe_code)]
-        unsafe {
-            tiles.set_len(count);
-        }
+        let first = |block: usize| block * WIDE;
+        let tiles = match exactness {
+            Exactness::Rounded => Tiles::Bf16(written(blocks, steps, threads, |block, tiles| {
+                pack::block::<1>(matrix, first(block), tiles, paired);
+            })),
+            Exactness::Whole => Tiles::Bf16(written(blocks, 3 * steps, threads, |block, tiles| {
+                pack::block::<3>(matrix, first(block), tiles, paired);
+            })),
+            Exactness::Eight => Tiles::Eight(Eight::pack(matrix, blocks, !paired, threads)),
+        };
         Self {
             tiles,
             exactness,
@@ -149,6 +154,33 @@ impl Packed {
     }
 }
 
+/// `blocks` times `each` tiles, of which `write` writes every one, block by block.
+fn written<T: Send>(
+    blocks: usize,
+    each: usize,
+    threads: Threads,
+    write: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
+) -> Vec<T> {
+    let count = blocks * each;
+    let mut tiles = Vec::with_capacity(count);
+    let unwritten = &mut tiles.spare_capacity_mut()[..count];
+    if each > 0 {
+        match threads {
+            Threads::All => for_each_chunk(unwritten, each, write),
+            Threads::One => {
+                let parts = unwritten.chunks_mut(each).enumerate();
+                parts.for_each(|(block, tiles)| write(block, tiles));
+            }
+        }
+    }
+    // SAFETY: `write` has written every tile.
+    #[allow(unsafe_code)]
+    unsafe {
+        tiles.set_len(count);
+    }
+    tiles
+}
+
 /// A micro-kernel: adds to 32 × 32 numbers (16 × 32 where `rows` is 1) the products of `steps`
 /// tiles. `a` and `b` point to the first tile of the upper and the left block; the second block of
 /// each begins `a_next` and `b_next` tiles later. `c` is row-major, rows `stride` apart; it is
@@ -157,10 +189,10 @@ type Block = unsafe fn(Operands, *mut f32, usize, bool);
 
 /// The tiles of one micro-kernel's work.
 #[derive(Clone, Copy)]
-struct Operands {
-    a: *const Tile,
+struct Operands<T = Tile> {
+    a: *const T,
     a_next: usize,
-    b: *const Tile,
+    b: *const T,
     b_next: usize,
     steps: usize,
     /// Blocks of rows: 1 or 2.
@@ -305,10 +337,17 @@ fn tasks(
 
 /// One task: its part of the result, the inner dimension block by block.
 fn task(a: &Packed, b: &Packed, target: Target, rows: Range<usize>, columns: Range<usize>) {
+    let (left, right) = match (&a.tiles, &b.tiles) {
+        (Tiles::Bf16(left), Tiles::Bf16(right)) => (left, right),
+        (Tiles::Eight(left), Tiles::Eight(right)) => {
+            return eight::task(left, right, target, rows, columns);
+        }
+        _ => unreachable!("operands are packed alike"),
+    };
     let unit = Unit::begin(a.exactness, a.blocks <= 2);
     let parts = a.exactness.parts();
-    let tile = |packed: &Packed, block: usize, step: usize| {
-        &raw const packed.tiles[(block * packed.steps + step) * parts]
+    let tile = |of: &Packed, tiles: &[Tile], block: usize, step: usize| {
+        &raw const tiles[(block * of.steps + step) * parts]
     };
     let blocks = a.steps.div_ceil(INNER_BLOCK);
     for block in 0..blocks {
@@ -318,9 +357,9 @@ fn task(a: &Packed, b: &Packed, target: Target, rows: Range<usize>, columns: Ran
         for column in columns.clone() {
             for row in rows.clone() {
                 let operands = Operands {
-                    a: tile(a, 2 * row, first),
+                    a: tile(a, left, 2 * row, first),
                     a_next: a.steps * parts,
-                    b: tile(b, 2 * column, first),
+                    b: tile(b, right, 2 * column, first),
                     b_next: b.steps * parts,
                     steps,
                     rows: (a.blocks - 2 * row).min(2),
@@ -407,6 +446,7 @@ impl Unit {
                     Exactness::Rounded if once => amx::streamed,
                     Exactness::Rounded => amx::rounded,
                     Exactness::Whole => amx::whole,
+                    Exactness::Eight => unreachable!("has micro-kernels of its own"),
                 },
                 _tiles: Some(amx::Configured::begin()),
             },
@@ -524,7 +564,7 @@ mod tests {
             let Some(exactness) = exactness else { continue };
             let number = |x| match exactness {
                 Exactness::Rounded => widen(x),
-                Exactness::Whole => f64::from(x),
+                _ => f64::from(x),
             };
             let (x, w) = (random([m, k], 1).0, random([n, k], 2).0);
             let (xt, wt) = (flipped(&x, m, k), flipped(&w, n, k));
@@ -592,6 +632,56 @@ mod tests {
         assert!(split < 3.0 * usual, "{split:e} against {usual:e}");
     }
 
+    fn first(packed: &Packed) -> *const Tile {
+        match &packed.tiles {
+            Tiles::Bf16(tiles) => &raw const tiles[0],
+            Tiles::Eight(_) => unreachable!("packed in bf16"),
+        }
+    }
+
+    /// Weights in 8 bits: errors of the size that half a step of their rounding makes in sums of
+    /// independent terms, whatever the shape; exactly the same for a row alone and in company.
+    #[test]
+    fn products_in_eight_bits_are_as_exact_as_their_weights() {
+        for (m, k, n) in [(1, 576, 64), (33, 1100, 45), (300, 40, 70)] {
+            let (x, w) = (random([m, k], 1).0, random([n, k], 2).0);
+            let weight = Matrix::new(&w, n, k, k).transposed();
+            let right = Packed::right(weight, Exactness::Eight, Threads::All);
+            let left = |rows: Range<usize>| {
+                let x = Matrix::new(&x[rows.start * k..rows.end * k], rows.len(), k, k);
+                Packed::left(x, Exactness::Eight, Threads::One)
+            };
+            let got = multiplied(&left(0..m), &right, n);
+            let largest = w.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            // Rounding errors are spread evenly over a step; x over ±1 has a mean square of a third
+            // at most. Six deviations.
+            let deviation = f64::from(largest) / 127.0 / 12f64.sqrt() * (k as f64 / 3.0).sqrt();
+            for (index, &got) in got.iter().enumerate() {
+                let (i, j) = (index / n, index % n);
+                let want: f64 = (0..k)
+                    .map(|l| f64::from(x[i * k + l]) * f64::from(w[j * k + l]))
+                    .sum();
+                let off = (f64::from(got) - want).abs();
+                assert!(
+                    off < 6.0 * deviation,
+                    "{m} {k} {n}: off by {off}, {deviation}"
+                );
+            }
+            let last = multiplied(&left(m - 1..m), &right, n);
+            assert_eq!(last, got[(m - 1) * n..]);
+            let mut twice = vec![0.0; m * n];
+            for into in [Into::Replace, Into::Add] {
+                product(&left(0..m), &right, n, &mut twice, n, into, Threads::All);
+            }
+            assert!(
+                twice
+                    .iter()
+                    .zip(&got)
+                    .all(|(twice, once)| (twice - 2.0 * once).abs() < 1e-4)
+            );
+        }
+    }
+
     #[test]
     fn micro_kernels_agree() {
         let (k, steps) = (96, 3);
@@ -605,9 +695,9 @@ mod tests {
             let mut results = Vec::new();
             for (name, block) in blocks() {
                 let operands = Operands {
-                    a: &raw const a.tiles[0],
+                    a: first(&a),
                     a_next: steps,
-                    b: &raw const b.tiles[0],
+                    b: first(&b),
                     b_next: steps,
                     steps,
                     rows,
