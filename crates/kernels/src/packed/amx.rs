@@ -227,13 +227,34 @@ pub(super) unsafe fn streamed(o: Operands, c: *mut f32, stride: usize, add: bool
     }
 }
 
-/// Whole numbers in 8 bits; see `eight.rs`. Right tiles come from memory: decoding uses each once or
-/// twice.
+/// Whole numbers in 8 bits; see `eight.rs`.
 ///
 /// # Safety
 /// As there; tile registers must be [`Configured`] on this thread.
 #[allow(unsafe_code)]
 pub(super) unsafe fn eight(o: Operands<EightBits>, sums: *mut i32) {
+    let (stride, add) = (32_usize, false);
+    // SAFETY: the caller's.
+    unsafe {
+        kernel!(
+            o,
+            sums,
+            stride,
+            add,
+            load!(left 0),
+            load!(right 0),
+            multiply_eight!(),
+            advance!(1)
+        );
+    }
+}
+
+/// Whole numbers in 8 bits, of which each right tile comes from memory.
+///
+/// # Safety
+/// As [`eight`].
+#[allow(unsafe_code)]
+pub(super) unsafe fn eight_streamed(o: Operands<EightBits>, sums: *mut i32) {
     let (stride, add) = (32_usize, false);
     // SAFETY: the caller's; a prefetch reads nothing and cannot fault, whatever the address.
     unsafe {

@@ -98,7 +98,11 @@ fn part(matrix: &Matrix<'_>, row: usize, start: usize) -> [f32; DEEP] {
     let at = row * matrix.row_stride + start * matrix.column_stride;
     let mut part = [0.0; DEEP];
     if matrix.column_stride == 1 {
-        part[..count].copy_from_slice(&matrix.data[at..at + count]);
+        let numbers = &matrix.data[at..at + count];
+        match numbers.first_chunk() {
+            Some(whole) => part = *whole,
+            None => part[..count].copy_from_slice(numbers),
+        }
         return part;
     }
     let numbers = matrix.data[at..].iter().step_by(matrix.column_stride);
@@ -161,7 +165,7 @@ fn each_part(
                     #[inline(always)]
                     || {
                         for (whole, &x) in whole.iter_mut().zip(&numbers) {
-                            *whole = (x * inverse).round_ties_even() as i32;
+                            *whole = nearest(x * inverse);
                         }
                     },
                 );
@@ -169,6 +173,13 @@ fn each_part(
             }
         }
     }
+}
+
+/// The nearest whole number, of a number below 2²² in size: the sum has no digits below one.
+#[inline(always)]
+fn nearest(x: f32) -> i32 {
+    const DIGITS: f32 = (3 << 22) as f32;
+    (x + DIGITS).to_bits() as i32 - DIGITS.to_bits() as i32
 }
 
 /// All tiles of a block as zeros, to be written.
@@ -187,10 +198,18 @@ fn left_block(
     let steps = tiles.len() / 2;
     each_part(matrix, first, scales, |row, step, whole| {
         let at = row * DEEP..(row + 1) * DEEP;
-        let high = whole.map(|x| ((x + 128) >> 8) as i8);
-        tiles[step].0[at.clone()].copy_from_slice(&high);
-        let low: [i8; DEEP] = std::array::from_fn(|i| (whole[i] - 256 * i32::from(high[i])) as i8);
-        tiles[steps + step].0[at].copy_from_slice(&low);
+        let (upper, lower) = tiles.split_at_mut(steps);
+        let (high, low) = (&mut upper[step].0[at.clone()], &mut lower[step].0[at]);
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((high, low), &x) in high.iter_mut().zip(low).zip(whole) {
+                    // The lower byte, and what makes it from −128 to 127.
+                    *low = x as i8;
+                    *high = ((x + 128) >> 8) as i8;
+                }
+            },
+        );
     });
 }
 
@@ -222,7 +241,7 @@ pub(super) fn task(
     rows: Range<usize>,
     columns: Range<usize>,
 ) {
-    let unit = Unit::begin();
+    let unit = Unit::begin(rows.len() == 1);
     let mut sums = Both([0; 32 * 32]);
     let row_blocks = 2 * rows.start..(2 * rows.end).min(target.rows.div_ceil(WIDE));
     for column in columns {
@@ -258,40 +277,56 @@ pub(super) fn task(
 #[repr(C, align(64))]
 struct Both([i32; 32 * 32]);
 
-/// Puts what the sums amount to into the target.
-fn put(
-    sums: &Both,
-    [of_rows, left, right]: [&[f32]; 3],
-    target: Target,
-    row: usize,
-    column: usize,
+/// Puts what the sums amount to into the target, from (`row`, `column`) on.
+fn put(sums: &Both, scales: [&[f32]; 3], target: Target, row: usize, column: usize, add: bool) {
+    let part = Part {
+        // Inside the target, like all that is written.
+        out: target.data.wrapping_add(row * target.stride + column),
+        stride: target.stride,
+        rows: WIDE.min(target.rows - row),
+        columns: (2 * WIDE).min(target.columns - column),
+        add,
+    };
+    // SAFETY: the part is inside the target; no other task writes it.
+    #[allow(unsafe_code)]
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if processor().level >= Level::Avx512 {
+            return avx512::put(sums, scales, part);
+        }
+        put_anywhere(sums, scales, part);
+    }
+}
+
+/// Where the result of one micro-kernel goes.
+#[derive(Clone, Copy)]
+struct Part {
+    out: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
     add: bool,
-) {
-    let width = (2 * WIDE).min(target.columns - column);
+}
+
+/// For any processor.
+///
+/// # Safety
+/// The part must be inside the result, and nobody else may use it.
+#[allow(unsafe_code)]
+unsafe fn put_anywhere(sums: &Both, [of_rows, left, right]: [&[f32]; 3], part: Part) {
     let (high, low) = sums.0.split_at(WIDE * 2 * WIDE);
     let sums = high.chunks_exact(2 * WIDE).zip(low.chunks_exact(2 * WIDE));
-    for (i, (high, low)) in sums.take(target.rows - row).enumerate() {
-        let start = (row + i) * target.stride + column;
-        // SAFETY: inside the target; no other task writes this part.
-        #[allow(unsafe_code)]
-        let out = unsafe { std::slice::from_raw_parts_mut(target.data.add(start), width) };
-        let scale = of_rows[i];
-        vectorised(
-            #[inline(always)]
-            || {
-                let halves = [
-                    (&left[..WIDE], &high[..WIDE], &low[..WIDE]),
-                    (&right[..WIDE], &high[WIDE..], &low[WIDE..]),
-                ];
-                for (out, (scales, high, low)) in out.chunks_mut(WIDE).zip(halves) {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let sum = 256.0 * high[i] as f32 + low[i] as f32;
-                        let product = sum * (scale * scales[i]);
-                        *out = if add { *out + product } else { product };
-                    }
-                }
-            },
-        );
+    for (i, (high, low)) in sums.take(part.rows).enumerate() {
+        // SAFETY: the caller's.
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(part.out.add(i * part.stride), part.columns) };
+        let scales = left.iter().chain(right);
+        let sums = high.iter().zip(low).zip(scales);
+        for (out, ((&high, &low), scale)) in out.iter_mut().zip(sums) {
+            let sum = (high as f32).mul_add(256.0, low as f32);
+            let product = sum * (of_rows[i] * scale);
+            *out = if part.add { *out + product } else { product };
+        }
     }
 }
 
@@ -303,11 +338,15 @@ struct Unit {
 }
 
 impl Unit {
+    /// `once`: every right tile is used once or twice.
     #[cfg(target_arch = "x86_64")]
-    fn begin() -> Self {
+    fn begin(once: bool) -> Self {
         match processor().level {
             Level::Amx => Self {
-                sums: super::amx::eight,
+                sums: match once {
+                    true => super::amx::eight_streamed,
+                    false => super::amx::eight,
+                },
                 _tiles: Some(super::amx::Configured::begin()),
             },
             _ if processor().dot_int8 => Self {
@@ -319,7 +358,7 @@ impl Unit {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn begin() -> Self {
+    fn begin(_once: bool) -> Self {
         Self { sums }
     }
 }
@@ -381,7 +420,36 @@ unsafe fn sums(o: Operands<EightBits>, out: *mut i32) {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{DEEP, EightBits, Operands, WIDE};
+    use super::{Both, DEEP, EightBits, Operands, Part, WIDE};
+
+    /// # Safety
+    /// As [`super::put_anywhere`]; the processor has AVX-512.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    pub(super) unsafe fn put(sums: &Both, [of_rows, left, right]: [&[f32]; 3], part: Part) {
+        let step = _mm512_set1_ps(256.0);
+        for half in 0..2 {
+            let count = part.columns.saturating_sub(half * WIDE).min(WIDE);
+            let mask = ((1_u32 << count) - 1) as __mmask16;
+            // SAFETY: 16 scales, 32 × 32 sums; what the mask leaves out of the part is not touched.
+            unsafe {
+                let scales = _mm512_loadu_ps([left, right][half][..WIDE].as_ptr());
+                for (i, &of_row) in of_rows[..part.rows].iter().enumerate() {
+                    let from = |row: usize| {
+                        let sums = sums.0.as_ptr().add(row * 2 * WIDE + half * WIDE);
+                        _mm512_cvtepi32_ps(_mm512_loadu_si512(sums.cast()))
+                    };
+                    let sum = _mm512_fmadd_ps(from(i), step, from(WIDE + i));
+                    let scale = _mm512_mul_ps(_mm512_set1_ps(of_row), scales);
+                    let mut product = _mm512_mul_ps(sum, scale);
+                    let out = part.out.add(i * part.stride).wrapping_add(half * WIDE);
+                    if part.add {
+                        product = _mm512_add_ps(product, _mm512_maskz_loadu_ps(mask, out));
+                    }
+                    _mm512_mask_storeu_ps(out, mask, product);
+                }
+            }
+        }
+    }
 
     /// Rows whose sums are in registers together, for both blocks of columns.
     const ROWS: usize = 8;
