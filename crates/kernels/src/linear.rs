@@ -156,12 +156,23 @@ mod tests {
         let tensor = |(values, shape): (Vec<f32>, [usize; 2])| {
             Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex())
         };
-        let (x, w) = (tensor(random([9, 70], 1)), tensor(random([50, 70], 2)));
-        let plain = Weight::Plain(w, Precision::Bf16);
-        let packed = plain.packed();
-        assert_eq!(packed.tensor().is_none(), !crate::is_portable());
-        assert_eq!(packed.dims(), [50, 70]);
-        let results = [plain, packed].map(|w| crate::to_host(linear(x.clone(), &w, None)));
-        close(&results[0], &results[1], 1e-6);
+        let (x, w) = (tensor(random([9, 1000], 1)), tensor(random([50, 1000], 2)));
+        for (precision, within) in [(Precision::Bf16, 1e-5), (Precision::Int8, 1e-3)] {
+            let plain = Weight::Plain(w.clone(), precision);
+            let packed = plain.packed();
+            assert_eq!(packed.tensor().is_none(), !crate::is_portable());
+            assert_eq!(packed.dims(), [50, 1000]);
+            assert_eq!(packed.precision(), precision);
+            let got = crate::to_host(linear(x.clone(), &packed, None));
+            force_portable(true);
+            let composition = crate::to_host(linear(x.clone(), &plain, None));
+            force_portable(false);
+            close(&got, &composition, within);
+            let exact = Weight::Plain(w.clone(), Precision::F32);
+            let exact = crate::to_host(linear(x.clone(), &exact, None));
+            let off = |(a, b): (&f32, &f32)| (a - b).abs();
+            let furthest = exact.iter().zip(&got).map(off).fold(0.0, f32::max);
+            assert!(furthest > 2.0 * within as f32, "{precision:?} {furthest}");
+        }
     }
 }

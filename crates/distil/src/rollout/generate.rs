@@ -1,6 +1,7 @@
 //! Batched generation: rows share the weights' traffic, each has its own random stream, and a
 //! finished row's place is taken by the next prompt.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
@@ -275,9 +276,21 @@ impl Sampler<'_> {
     ) -> Result<()> {
         let (mut ids, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
         let mut segments: Vec<Range<usize>> = Vec::new();
+        // Rows that are fed, and prompts that are read once for several rows.
+        let (mut fed, mut copies) = (Vec::new(), Vec::new());
+        let mut read: HashMap<&[u32], usize> = HashMap::new();
         for &slot in slots {
             let Some(row) = &rows[slot] else { continue };
             let start = ids.len();
+            if row.response.tokens.is_empty() {
+                let first = *read.entry(prompts[row.prompt].ids).or_insert(fed.len());
+                if first < fed.len() {
+                    copies.push((fed[first], slot));
+                    last.push(segments[first].end as u32 - 1);
+                    continue;
+                }
+            }
+            fed.push(slot);
             let past = self.cache.length(slot);
             match row.response.tokens.last() {
                 Some(&token) => ids.push(token),
@@ -292,18 +305,25 @@ impl Sampler<'_> {
             positions: &positions,
             segments: &segments,
         };
-        let at_last = |hidden: Tensor<2>| match ids.len() == slots.len() {
+        let each_its_own = ids.len() == last.len() && copies.is_empty();
+        let at_last = |hidden: Tensor<2>| match each_its_own {
             true => hidden,
             false => embedding(hidden, &last),
         };
-        let hidden = at_last(self.network.hidden_cached(tokens, slots, &mut self.cache));
+        let hidden = at_last(self.network.hidden_cached(tokens, &fed, &mut self.cache));
         let teacher = self.other.as_mut().map(|other| {
             let network = other.mixture.network;
             TeacherHead {
-                hidden: at_last(network.hidden_cached(tokens, slots, &mut other.cache)),
+                hidden: at_last(network.hidden_cached(tokens, &fed, &mut other.cache)),
                 weight: other.head.clone(),
             }
         });
+        for &(from, to) in &copies {
+            self.cache.copy(from, to);
+            if let Some(other) = &mut self.other {
+                other.cache.copy(from, to);
+            }
+        }
         let mixture = self.other.as_ref().map(|other| other.mixture);
         let uniforms: Vec<f64> = slots
             .iter()
@@ -391,6 +411,39 @@ mod tests {
             match response.finish {
                 Finish::Stop => assert_eq!(stop, Some(response.tokens.len() - 1)),
                 Finish::Length => assert!(stop.is_none() && response.tokens.len() == 12),
+            }
+        }
+    }
+
+    /// Prompts that are alike are read once: several samples of one prompt are those that each would
+    /// give alone, whatever stands between them.
+    #[test]
+    fn a_prompt_that_is_read_once_for_several_rows_gives_the_same_samples() {
+        let network = tiny_network(1);
+        let (one, other): (&[u32], &[u32]) = (&[3, 4, 5], &[6, 7]);
+        let asked = [other, other, one, other, one, one, other, one];
+        let prompts: Vec<Prompt> = asked
+            .iter()
+            .zip(0..)
+            .map(|(ids, stream)| Prompt { ids, stream })
+            .collect();
+        let samples = |batch: usize| {
+            let settings = Generation {
+                sampling: Sampling {
+                    temperature: 1.0,
+                    top_k: 0,
+                    top_p: 1.0,
+                },
+                max_new_tokens: 12,
+                seed: 5,
+                batch,
+            };
+            generate(&network, &[0], &prompts, &settings, &mut |_, _| {}).unwrap()
+        };
+        let alone = samples(1);
+        for batch in [2, 4, 8] {
+            for (a, b) in alone.iter().zip(samples(batch)) {
+                assert_eq!(a.tokens, b.tokens, "{batch}");
             }
         }
     }

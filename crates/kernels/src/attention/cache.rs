@@ -55,6 +55,16 @@ impl Numbers {
         }
     }
 
+    /// Does nothing while nothing is held.
+    fn copy(&mut self, from: Range<usize>, to: usize) {
+        match self {
+            Self::F32(numbers) if numbers.is_empty() => {}
+            Self::Bf16(numbers) if numbers.is_empty() => {}
+            Self::F32(numbers) => numbers.copy_within(from, to),
+            Self::Bf16(numbers) => numbers.copy_within(from, to),
+        }
+    }
+
     /// Makes place for `count` numbers and cuts them into parts of `each`.
     fn parts(&mut self, count: usize, each: usize) -> Vec<Part<'_>> {
         match self {
@@ -165,6 +175,21 @@ impl KvCache {
                 *slot = None;
             }
         }
+    }
+
+    /// Gives row `to` what row `from` holds: two sequences that begin alike.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        let (heads, rows) = (self.heads, self.lengths.len());
+        let each = heads.key_value * self.capacity * heads.dimension;
+        for layer in &mut self.layers {
+            for held in &mut layer.held {
+                held.copy(from * each..(from + 1) * each, to * each);
+            }
+            if layer.tensors.len() == rows {
+                layer.tensors[to] = layer.tensors[from].clone();
+            }
+        }
+        self.lengths[to] = self.lengths[from];
     }
 
     /// Appends each segment's keys and values to its row, then attends causally over the row.
@@ -629,6 +654,15 @@ mod tests {
                 close(&got, &want, 1e-5);
                 assert_eq!(cache.length(2), TOKENS);
                 cache.clear(2);
+                // A row that begins as a copy of another goes on as that one would.
+                let part = |start, length| whole.clone().map(|x| x.narrow(0, start, length));
+                cache.attend(0, part(0, 20), &[0..20], &[2]);
+                cache.copy(2, 1);
+                cache.clear(2);
+                let got = crate::to_host(cache.attend(0, part(20, 3), &[0..3], &[1]));
+                let width = 4 * dimension;
+                close(&got, &want[20 * width..23 * width], 1e-5);
+                cache.clear(1);
             }
             force_portable(false);
         }
