@@ -100,14 +100,15 @@ def plan(args, teacher, student, gguf):
         return script("llama.cpp", "q4_1", "llama_batch.py", "--gguf", gguf, "--work", work)
 
     both = ("f32", "bf16")
+    ours = (*both, "int8")
     off = {p: distil(p, "step") for p in both}
     trl_off = {p: trl(p, "--mode", "off") for p in both}
     prompt_and_new = ("--prompt-tokens", "32", "--new-tokens", "128")
     on = ("--on-policy", *prompt_and_new)
     trl_on = ("--mode", "on", *prompt_and_new)
-    sample = {p: distil(p, "sample", "--sequences", "32") for p in (*both, "int8")}
+    sample = {p: distil(p, "sample", "--sequences", "32") for p in ours}
     generate = {p: script("transformers", p, "hf_generate.py", "--model", teacher, "--precision", p) for p in both}
-    score = [distil(p, "score") for p in both]
+    score = [distil(p, "score") for p in ours]
     rows = [
         Row("off-f32", "step", "off-policy step, 4 × 256 tokens", "time", 4, [off["f32"]], [trl_off["f32"]]),
         Row("off-bf16", "step", "off-policy step, 4 × 256 tokens", "time", 4, [off["bf16"]], [trl_off["bf16"]]),
@@ -117,7 +118,7 @@ def plan(args, teacher, student, gguf):
             "on-policy step, 4 × (32 + 128 new) tokens",
             "time",
             6,
-            [distil(p, "step", *on, "--batch", "4") for p in both],
+            [distil(p, "step", *on, "--batch", "4") for p in ours],
             [trl(p, *trl_on, "--batch", "4") for p in both],
         ),
         Row(
@@ -126,7 +127,7 @@ def plan(args, teacher, student, gguf):
             "on-policy step, 32 × (32 + 128 new) tokens",
             "time",
             6,
-            [distil(p, "step", *on, "--batch", "32", "--steps", "1") for p in both],
+            [distil(p, "step", *on, "--batch", "32", "--steps", "1") for p in ours],
             [trl(p, *trl_on, "--batch", "32", "--steps", "1") for p in both],
         ),
         Row("sample-f32", "sample", "sampling, 32 sequences", "rate", 4, [sample["f32"]], [generate["f32"]]),
