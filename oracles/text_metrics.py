@@ -45,7 +45,7 @@ stone stones green blue window windows open opened opening happily happiness nat
 
 # Each may break a tokenizer, a lower-casing or a count in its own way.
 TRAPS = [
-    "1,000", "1,000.50", "3.14", ".5", "5.", "-5", "2019-2020", "1-2-3", "10%", "$3.88", "1.2.3", "1.,2", "a.5", "5.a",
+    "1,000", "1,000.50", "3.14", ".5", "5.", "-5", "2019-2020", "1-2-3", "10%", "$3.88", "1.2.3", "1.,2", "..1", ".,5", "1..2", "1...2", "a.5", "5.a",
     "1e-3", "4x4", "12:30", "1/2", "007", "3-", "-", "--", "---", "9-a", "٣٫١٤", "１２．３",
     "U.S.", "e.g.,", "etc.", "a.b.c", "end.", "end..", "...", "…", ". . .", "?!", "!!!", "(a)", "[b]", "{c}", "~", "`x`",
     "don't", "it's", "'tis", "rock'n'roll", "students'", '"quoted"', "“curly”", "‘single’", "«angled»", "„low“", "''", '""',

@@ -3,7 +3,7 @@
 //! For every sentence `r` of the reference, a word of `r` is said if it lies on a longest common
 //! subsequence of `r` and some sentence of the prediction (C.-Y. Lin 2004, section 3.2: the union of the
 //! subsequences). What is in common are the words said, in all sentences together, but none more often
-//! than prediction or reference have it. So sentences may come in any order; words within one may not.
+//! than the prediction has it. So sentences may come in any order; words within one may not.
 //!
 //! Where several subsequences are equally long, which one counts can change the score. The choice here is
 //! the one of `rouge_score`: from the end, words that match are taken; else the prediction's last word is
@@ -19,8 +19,11 @@ pub(super) fn score(reference: &[Vec<String>], prediction: &[Vec<String>]) -> Ro
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let reference_numbers = numbered(reference, &mut numbers);
     let prediction_numbers = numbered(prediction, &mut numbers);
-    let mut left_of_reference = occurrences(&reference_numbers, numbers.len());
-    let mut left_of_prediction = occurrences(&prediction_numbers, numbers.len());
+    // How often the prediction has each word, less what is counted already.
+    let mut left = vec![0_usize; numbers.len()];
+    for &word in prediction_numbers.iter().flatten() {
+        left[word] += 1;
+    }
     let mut common = 0;
     for sentence in &reference_numbers {
         let mut said = vec![false; sentence.len()];
@@ -28,9 +31,8 @@ pub(super) fn score(reference: &[Vec<String>], prediction: &[Vec<String>]) -> Ro
             mark_common_subsequence(sentence, other, &mut said);
         }
         for (&word, said) in sentence.iter().zip(said) {
-            if said && left_of_reference[word] > 0 && left_of_prediction[word] > 0 {
-                left_of_reference[word] -= 1;
-                left_of_prediction[word] -= 1;
+            if said && left[word] > 0 {
+                left[word] -= 1;
                 common += 1;
             }
         }
@@ -54,15 +56,6 @@ fn numbered<'a>(
         .iter()
         .map(|sentence| sentence.iter().map(&mut number).collect())
         .collect()
-}
-
-/// How often each of so many words occurs.
-fn occurrences(sentences: &[Vec<usize>], words: usize) -> Vec<usize> {
-    let mut counts = vec![0; words];
-    for &word in sentences.iter().flatten() {
-        counts[word] += 1;
-    }
-    counts
 }
 
 /// Marks the words of `a` that are on the chosen longest common subsequence of `a` and `b`; time and
