@@ -3,6 +3,8 @@
 //! Both are normalised as in the evaluation of Super-NaturalInstructions (Wang et al., EMNLP 2022):
 //! lower-cased, ASCII punctuation removed, white space squeezed. Articles stay.
 
+use super::whitespace;
+
 /// Whether the prediction equals any of the references once all are normalised; `false` if there is
 /// none. Two texts of punctuation alone are equal: both are empty.
 pub fn exact_match<S: AsRef<str>>(references: &[S], prediction: &str) -> bool {
@@ -18,21 +20,26 @@ fn normalise(text: &str) -> String {
         .chars()
         .filter(|c| !c.is_ascii_punctuation())
         .collect();
-    let words: Vec<&str> = text
-        .split(is_python_space)
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&str> = whitespace::split(&text).collect();
     words.join(" ")
-}
-
-/// What Python's `str.split()` splits at: Unicode white space and the four ASCII separators.
-fn is_python_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::text_fixture;
+
+    #[test]
+    fn equals_the_fixture() {
+        let mut equal = 0;
+        for row in text_fixture::rows() {
+            assert_eq!(normalise(&row.answer), row.normalised, "{:?}", row.answer);
+            let got = exact_match(&row.references, &row.answer);
+            assert_eq!(got, row.exact.unwrap_or(false), "{:?}", row.answer);
+            equal += usize::from(got);
+        }
+        assert!(equal > 100, "{equal}");
+    }
 
     #[test]
     fn case_punctuation_and_space_do_not_count() {

@@ -1,29 +1,35 @@
-//! ROUGE-L: how much of a reference text a prediction says, in the reference's order.
-//!
-//! With `L` the length of the longest common subsequence of the two texts' words:
+//! ROUGE: how much of a reference text a prediction says.
 //!
 //! ```text
-//! precision P = L / words of the prediction
-//! recall    R = L / words of the reference
+//! precision P = common / all of the prediction
+//! recall    R = common / all of the reference
 //! fmeasure    = 2 P R / (P + R)
 //! ```
 //!
-//! C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004, section 3, in the
+//! where what is counted is, of
+//!
+//! - ROUGE-N: n-grams of words, each in common as often as the text that has it less often;
+//! - ROUGE-L: words, in common those of the longest common subsequence of the two texts;
+//! - ROUGE-Lsum: words, in common those of longest common subsequences of lines (`rouge/summary.rs`).
+//!
+//! C.-Y. Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004, sections 2 and 3, in the
 //! form of the Python package `rouge_score`, whose numbers this file reproduces bit for bit: text is
 //! lower-cased, everything but a–z and 0–9 separates words, words longer than three characters are
 //! stemmed if asked for (see [`porter`]). Texts without any word score 0, and so do
 //! scripts that have no letters in a–z.
 
+mod summary;
+
 use std::collections::HashMap;
 
-use super::porter;
+use super::{ngrams, porter};
 
 /// Precision, recall and their harmonic mean, each in 0..=1.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RougeScore {
-    /// Share of the prediction's words that are in the common subsequence.
+    /// Share of the prediction that is in common.
     pub precision: f64,
-    /// Share of the reference's words that are in the common subsequence.
+    /// Share of the reference that is in common.
     pub recall: f64,
     /// Harmonic mean of the two: the number that papers report (often × 100).
     pub fmeasure: f64,
@@ -51,9 +57,82 @@ pub fn rouge_l_best<S: AsRef<str>>(
     stemming: Stemming,
 ) -> RougeScore {
     let prediction = words(prediction, stemming);
+    best(references, |reference| {
+        score(&words(reference, stemming), &prediction)
+    })
+}
+
+/// ROUGE-N of a prediction against one reference, of runs of `n` words: ROUGE-1 and ROUGE-2 are usual.
+/// Zeros if `n` is 0, or longer than one of the texts.
+pub fn rouge_n(n: usize, reference: &str, prediction: &str, stemming: Stemming) -> RougeScore {
+    rouge_n_best(n, &[reference], prediction, stemming)
+}
+
+/// ROUGE-N against the reference with the highest F-measure, the first of equals; zeros if there is no
+/// reference.
+pub fn rouge_n_best<S: AsRef<str>>(
+    n: usize,
+    references: &[S],
+    prediction: &str,
+    stemming: Stemming,
+) -> RougeScore {
+    let prediction = words(prediction, stemming);
+    let grams = ngrams::counts(&prediction, n);
+    best(references, |reference| {
+        let reference = words(reference, stemming);
+        RougeScore::of(
+            ngrams::common(&ngrams::counts(&reference, n), &grams),
+            ngrams::total(reference.len(), n),
+            ngrams::total(prediction.len(), n),
+        )
+    })
+}
+
+/// ROUGE-Lsum of a prediction against one reference: ROUGE-L line by line. Sentences are what newlines
+/// separate, so a text on one line has the score of ROUGE-L if the other is on one line too.
+pub fn rouge_lsum(reference: &str, prediction: &str, stemming: Stemming) -> RougeScore {
+    rouge_lsum_best(&[reference], prediction, stemming)
+}
+
+/// ROUGE-Lsum against the reference with the highest F-measure, the first of equals; zeros if there is
+/// no reference.
+pub fn rouge_lsum_best<S: AsRef<str>>(
+    references: &[S],
+    prediction: &str,
+    stemming: Stemming,
+) -> RougeScore {
+    let lines = |text: &str| -> Vec<Vec<String>> {
+        text.split('\n').map(|line| words(line, stemming)).collect()
+    };
+    let prediction = lines(prediction);
+    best(references, |reference| {
+        summary::score(&lines(reference), &prediction)
+    })
+}
+
+impl RougeScore {
+    /// From what is in common and what there is of reference and prediction.
+    fn of(common: usize, reference: usize, prediction: usize) -> Self {
+        let precision = common as f64 / prediction.max(1) as f64;
+        let recall = common as f64 / reference.max(1) as f64;
+        let fmeasure = if precision + recall > 0.0 {
+            2.0 * precision * recall / (precision + recall)
+        } else {
+            0.0
+        };
+        Self {
+            precision,
+            recall,
+            fmeasure,
+        }
+    }
+}
+
+/// The score with the highest F-measure, the first of equals.
+fn best<S: AsRef<str>>(references: &[S], score: impl Fn(&str) -> RougeScore) -> RougeScore {
     references
         .iter()
-        .map(|reference| score(&words(reference.as_ref(), stemming), &prediction))
+        .map(|reference| score(reference.as_ref()))
         .reduce(|best, next| {
             if next.fmeasure > best.fmeasure {
                 next
@@ -65,22 +144,8 @@ pub fn rouge_l_best<S: AsRef<str>>(
 }
 
 fn score(reference: &[String], prediction: &[String]) -> RougeScore {
-    if reference.is_empty() || prediction.is_empty() {
-        return RougeScore::default();
-    }
-    let common = longest_common_subsequence(reference, prediction) as f64;
-    let precision = common / prediction.len() as f64;
-    let recall = common / reference.len() as f64;
-    let fmeasure = if precision + recall > 0.0 {
-        2.0 * precision * recall / (precision + recall)
-    } else {
-        0.0
-    };
-    RougeScore {
-        precision,
-        recall,
-        fmeasure,
-    }
+    let common = longest_common_subsequence(reference, prediction);
+    RougeScore::of(common, reference.len(), prediction.len())
 }
 
 /// The words that ROUGE compares.
@@ -134,6 +199,7 @@ fn longest_common_subsequence(a: &[String], b: &[String]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::text_fixture;
 
     #[derive(serde::Deserialize)]
     struct Case {
@@ -174,6 +240,85 @@ mod tests {
             .filter(|case| case.stemmed != case.plain)
             .count();
         assert!(stemming_matters > 100, "{stemming_matters}");
+    }
+
+    #[test]
+    fn all_forms_equal_rouge_score_on_the_fixture() {
+        let mut several = 0;
+        for row in text_fixture::rows() {
+            let (references, answer) = (&row.references, &row.answer);
+            let got = [Stemming::Porter, Stemming::Off].map(|stemming| {
+                [
+                    rouge_n_best(1, references, answer, stemming),
+                    rouge_n_best(2, references, answer, stemming),
+                    rouge_l_best(references, answer, stemming),
+                    rouge_lsum_best(references, answer, stemming),
+                ]
+            });
+            let got = got
+                .as_flattened()
+                .iter()
+                .map(|score| [score.precision, score.recall, score.fmeasure]);
+            let expected = row.rouge.unwrap_or_default();
+            assert!(got.eq(expected), "{references:?} {answer:?}");
+            several += usize::from(expected[2] != expected[3]);
+        }
+        // Otherwise Lsum would not be told from L.
+        assert!(several > 100, "{several}");
+    }
+
+    #[test]
+    fn the_same_text_scores_one_and_nothing_zero() {
+        for text in text_fixture::rows().into_iter().map(|row| row.answer) {
+            let length = words(&text, Stemming::Off).len();
+            let expected = f64::from(u8::from(length > 0));
+            for stemming in [Stemming::Porter, Stemming::Off] {
+                let same = [
+                    rouge_n(1, &text, &text, stemming),
+                    rouge_l(&text, &text, stemming),
+                    rouge_lsum(&text, &text, stemming),
+                ];
+                assert_eq!(same.map(|score| score.fmeasure), [expected; 3], "{text:?}");
+                let pairs = rouge_n(2, &text, &text, stemming).fmeasure;
+                assert_eq!(pairs, f64::from(u8::from(length > 1)), "{text:?}");
+                for empty in [
+                    rouge_n(1, &text, "", stemming),
+                    rouge_lsum(&text, "", stemming),
+                ] {
+                    assert_eq!(empty, RougeScore::default());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn order_of_references_does_not_matter() {
+        for mut row in text_fixture::rows() {
+            let score = |references: &[String]| {
+                [
+                    rouge_n_best(2, references, &row.answer, Stemming::Porter),
+                    rouge_l_best(references, &row.answer, Stemming::Porter),
+                    rouge_lsum_best(references, &row.answer, Stemming::Porter),
+                ]
+                .map(|score| score.fmeasure)
+            };
+            let forwards = score(&row.references);
+            row.references.reverse();
+            assert_eq!(score(&row.references), forwards);
+        }
+    }
+
+    #[test]
+    fn n_grams_by_hand() {
+        // Pairs: "a b" twice and "b a" once, against "a b" once and "b c" once.
+        let score = rouge_n(2, "a b a b", "a b c", Stemming::Off);
+        assert_eq!((score.precision, score.recall), (1.0 / 2.0, 1.0 / 3.0));
+        for n in [0, 5] {
+            assert_eq!(
+                rouge_n(n, "a b", "a b", Stemming::Off),
+                RougeScore::default()
+            );
+        }
     }
 
     #[test]
