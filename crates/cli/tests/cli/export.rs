@@ -87,15 +87,25 @@ fn every_student_has_its_card_and_it_is_renewed_by_wish() {
     let card = String::from_utf8(home.read("run/student/README.md")).unwrap();
     let eval: Value = serde_json::from_slice(&home.read("run/eval.json")).unwrap();
     for part in [
-        "| layers | 3 | 2 |".to_owned(),
-        "20 of 20 training rows".to_owned(),
-        "on 4 prompts and 4 references of `dev.jsonl`".to_owned(),
-        format!("| {:.3} |", eval["training_seconds"].as_f64().unwrap())
-            .chars()
-            .take(4)
-            .collect(),
+        "| layers | 3 | 2 |",
+        "20 of 20 training rows",
+        "on 4 prompts and 4 references of `dev.jsonl`",
     ] {
-        assert!(card.contains(&part), "`{part}` is not in: {card}");
+        assert!(card.contains(part), "`{part}` is not in: {card}");
+    }
+    // Every metric of start and student, to four digits.
+    for (name, student) in eval["student"].as_object().unwrap() {
+        let row = card
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` |")));
+        let cells: Vec<&str> = row.unwrap().split('|').map(str::trim).collect();
+        for (cell, exact) in [(cells[2], &eval["start"][name]), (cells[3], student)] {
+            let (shown, exact): (f64, f64) = (cell.parse().unwrap(), exact.as_f64().unwrap());
+            assert!(
+                (shown - exact).abs() <= 1e-3 * exact.abs(),
+                "{name}: {cell} for {exact}"
+            );
+        }
     }
     let folder = home.path("").display().to_string();
     assert!(!card.contains(folder.trim_end_matches('/')), "{card}");

@@ -32,12 +32,16 @@ pub const FILE: &str = "README.md";
 pub fn cards(run: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut cards = Vec::new();
     for folder in Record::folders(run) {
+        let record = Record::read(&folder)?;
         let student = folder.join("student");
-        if !student.exists() {
+        if !record.finished {
             continue;
         }
-        let measured = evaluations::of(&student, &[&folder, run])?;
-        let text = text(&Record::read(&folder)?, &measured);
+        let runs: &[&Path] = match folder == run {
+            true => &[run],
+            false => &[&folder, run],
+        };
+        let text = text(&record, &evaluations::of(&student, runs)?);
         // A schedule's own student is the last stage's, and appears when all are done.
         let whole = run.join("student");
         if folder != run && whole.exists() && Some(&folder) == Record::folders(run).last() {
