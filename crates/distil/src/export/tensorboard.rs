@@ -36,7 +36,7 @@ pub fn events(record: &Record) -> Vec<u8> {
     let history = History::new(record);
     let mut events = Events::new(history.start());
     let config = toml::to_string(&record.config).unwrap_or_default();
-    events.text(history.start(), 0, "config", &fenced(&config));
+    events.text(history.start(), 0, "config", &indented(&config));
     let columns = history.columns();
     let tags: Vec<String> = columns.iter().map(|column| column.grouped()).collect();
     for row in history.rows() {
@@ -52,8 +52,10 @@ pub fn events(record: &Record) -> Vec<u8> {
             .collect();
         if !said.is_empty() {
             let said = said.into_iter().map(|sample| {
-                let (prompt, response) = (fenced(&sample.prompt), fenced(&sample.response));
-                format!("{prompt}\n\n{response}\n\n({})", sample.finish_reason)
+                let (prompt, response) = (indented(&sample.prompt), indented(&sample.response));
+                // Words between the two, or they would be one block of code.
+                let end = &sample.finish_reason;
+                format!("prompt\n\n{prompt}\n\nresponse ({end})\n\n{response}")
             });
             let said = said.collect::<Vec<_>>().join("\n\n---\n\n");
             events.text(row.time, row.step, "samples", &said);
@@ -68,7 +70,7 @@ pub fn events(record: &Record) -> Vec<u8> {
 }
 
 /// A text that the dashboard's Markdown leaves as it is: four spaces make code of a line.
-fn fenced(text: &str) -> String {
+fn indented(text: &str) -> String {
     let lines = text.lines().map(|line| format!("    {line}"));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -191,7 +193,7 @@ mod tests {
             "brain.Event:2",
             "    name = \"kd\"",
             "eval/rouge_l",
-            "    Name a fruit.\n\n    <b>fig\n\n(stop)",
+            "prompt\n\n    Name a fruit.\n\nresponse (stop)\n\n    <b>fig",
             "train/loss",
             "warnings",
         ];

@@ -59,7 +59,7 @@ pub(super) fn section(evaluation: &Value) -> String {
     };
     let mut out = format!(
         "### {}\n\n{rows} rows of {} (sha256 {}){against}, answers of at most {} tokens.\n\n\
-         | metric | value | 95 % interval | over sampled answers | 95 % interval |\n\
+         | metric | references or greedy answers | 95 % interval | sampled answers | 95 % interval |\n\
          |---|---|---|---|---|\n",
         cell(text("name")),
         cell(&data),

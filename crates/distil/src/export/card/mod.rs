@@ -69,7 +69,7 @@ fn text(record: &Record, measured: &[Value]) -> String {
     chain.push(record.clone());
     [
         front_matter(&chain),
-        introduction(record),
+        introduction(&chain),
         data(&chain),
         results(record, measured),
         usage(record),
@@ -147,17 +147,46 @@ fn models(chain: &[Record]) -> impl Iterator<Item = String> {
         .filter(|model| names::stage(model).is_none())
 }
 
-fn introduction(record: &Record) -> String {
+fn introduction(chain: &[Record]) -> String {
+    let Some(record) = chain.last() else {
+        return String::new();
+    };
     let teacher = record.text("teacher", "model").map(names::model);
-    let title = match &teacher {
-        Some(teacher) => format!("# Student of {}\n\n", code(teacher)),
-        None => "# A fine-tuned model\n\n".to_owned(),
+    let (title, verb) = match &teacher {
+        Some(teacher) => (
+            format!("Student of {}", code(teacher)),
+            format!("distilled from {}", code(teacher)),
+        ),
+        None => ("A fine-tuned model".to_owned(), "trained".to_owned()),
     };
-    let verb = match &teacher {
-        Some(teacher) => format!("distilled from {}", code(teacher)),
-        None => "trained".to_owned(),
+    let mut out = format!("# {title}\n\nA language model, {verb} by distil.");
+    match chain {
+        [_] => out += &format!(" Method: {}.\n", method(record)),
+        _ => {
+            out += " In stages, each from the student of the one before:\n\n";
+            for (index, stage) in chain.iter().enumerate() {
+                out += &format!("{}. {}\n", index + 1, method(stage));
+            }
+        }
+    }
+    if let Some(first) = chain.first() {
+        out += &format!("\nThe student began as {}.\n", beginning(first));
+    }
+    let models = &record.environment["models"];
+    let row = |what: &str| {
+        let cell = |model: &str| models[model][what].as_u64().map_or("–".to_owned(), count);
+        format!("| {what} | {} | {} |\n", cell("teacher"), cell("student"))
     };
-    let method = match about(record.method()) {
+    if models.is_object() {
+        out += "\n| | teacher | student |\n|---|---|---|\n";
+        out += &["layers", "width", "parameters"].map(row).concat();
+    }
+    out
+}
+
+/// The method's name, and where it comes from.
+fn method(record: &Record) -> String {
+    match about(record.method()) {
         Some(about) => format!(
             "{} ({}; {})",
             about.title,
@@ -165,21 +194,7 @@ fn introduction(record: &Record) -> String {
             with_links(about.paper)
         ),
         None => code(record.method()),
-    };
-    let mut out = format!("{title}A language model, {verb} by distil. Method: {method}.\n\n");
-    out += &format!("The student started as {}.\n", beginning(record));
-    let models = &record.environment["models"];
-    let row = |what: &str, key: &str| {
-        let cell = |model: &str| models[model][key].as_u64().map_or("–".to_owned(), count);
-        format!("| {what} | {} | {} |\n", cell("teacher"), cell("student"))
-    };
-    if models.is_object() {
-        out += "\n| | teacher | student |\n|---|---|---|\n";
-        out += &row("layers", "layers");
-        out += &row("width", "width");
-        out += &row("parameters", "parameters");
     }
-    out
 }
 
 /// What the student was before its first step.
@@ -193,10 +208,7 @@ fn beginning(record: &Record) -> String {
         return format!("the layers {keep} of the teacher, counted from 0");
     }
     match record.text("student", "model") {
-        Some(model) => match names::stage(model) {
-            Some(stage) => format!("the student of the stage before, {}", code(&stage)),
-            None => code(&names::model(model)),
-        },
+        Some(model) => code(&names::model(model)),
         None => "its configuration says".to_owned(),
     }
 }
@@ -263,8 +275,12 @@ fn results(record: &Record, measured: &[Value]) -> String {
     }
     if !student.is_empty() {
         out += &format!(
-            "During training{}, answers greedy:\n\n\
+            "During {}{}, answers greedy:\n\n\
              | metric | start | student | better | |\n|---|---|---|---|---|\n",
+            match names::stage(record.text("student", "model").unwrap_or_default()) {
+                Some(_) => "this last stage",
+                None => "training",
+            },
             held_out(record)
         );
         let place = |name: &str| METRIC_NAMES.iter().position(|known| *known == name);
@@ -368,7 +384,10 @@ fn making(chain: &[Record]) -> String {
             |---|---|---|---|---|---|\n";
     for record in chain {
         let whole = |key: &str| record.eval[key].as_u64().map_or("–".to_owned(), count);
-        let seconds = |key: &str| record.eval[key].as_f64().map_or("–".to_owned(), number);
+        let seconds = |key: &str| {
+            let seconds = record.eval[key].as_f64();
+            seconds.map_or("–".to_owned(), |seconds| format!("{seconds:.1}"))
+        };
         out += &format!(
             "| {} | {} | {} | {} | {} | {} |\n",
             cell(&record.name),

@@ -8,11 +8,12 @@ use toml::{Table, Value};
 use crate::config::{KEYS, Kind};
 use crate::record::Record;
 
-/// A model reference without the folders that it is in.
+/// A model reference without the folders that it is in; of a schedule, with the stage.
 pub(super) fn model(reference: &str) -> String {
-    match Path::new(reference).is_absolute() {
-        true => file(reference),
-        false => reference.to_owned(),
+    match stage(reference) {
+        Some(stage) => format!("stages/{stage}/student"),
+        None if Path::new(reference).is_absolute() => file(reference),
+        None => reference.to_owned(),
     }
 }
 
@@ -113,6 +114,7 @@ mod tests {
     fn no_folder_of_the_machine_is_named() {
         assert_eq!(model("/home/someone/models/teacher"), "teacher");
         assert_eq!(model("hf:a/b"), "hf:a/b");
+        assert_eq!(model("/srv/x/stages/1-kd/student"), "stages/1-kd/student");
         let home = tempfile::tempdir().unwrap();
         let config = "seed = 0\n[teacher]\nmodel = \"/home/someone/t.gguf\"\n\
                       [data]\ntrain = [\"/home/someone/a.jsonl\", \"/srv/b.jsonl\"]\n\

@@ -98,7 +98,7 @@ fn a_card_says_what_the_run_says_and_names_no_folder() {
         "| `forward_kl` | 7.250 | 1.125 | lower |",
         "| `rouge_l` | 0.06250 | 0.1875 | higher |",
         "By distil 1.2.3, commit `abcdef`, on cpu (flex).",
-        "| `first` | `dpkd` | 300 | 123,456 | 61.25 | 2.500 |",
+        "| `first` | `dpkd` | 300 | 123,456 | 61.2 | 2.5 |",
         "the best checkpoint, of step 200",
         "the weights of `smollm2-135m-instruct`: Apache-2.0, as",
     ] {
@@ -143,7 +143,7 @@ fn what_is_not_known_is_left_out() {
     for part in [
         "# A fine-tuned model",
         "Nothing was measured.",
-        "started as `hf:a/b`",
+        "began as `hf:a/b`",
         "````jinja\n{{ prompt }}\n```\n````\n",
     ] {
         assert!(card.contains(part), "`{part}` is not in: {card}");
@@ -189,7 +189,10 @@ fn the_card_of_a_schedule_tells_of_all_its_stages() {
     let body = &cards[1].1;
     for part in [
         "- \"a/teacher\"\n",
-        "the student of the stage before, `1-dpkd`",
+        "2. Direct preference",
+        "The student began as 24 evenly spaced layers of the teacher.",
+        "During this last stage, on",
+        "model = \"stages/1-dpkd/student\"",
         "| `both/1-dpkd` |",
         "| `both/2-dpkd` |",
         "<summary>The configuration of both/1-dpkd</summary>",
