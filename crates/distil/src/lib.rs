@@ -8,6 +8,7 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod eval;
+pub mod export;
 pub mod method;
 pub mod objective;
 pub mod plan;

@@ -3,13 +3,16 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use distil_model::files;
+use distil_model::{Llama, files};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::data::counts::Counts;
 use crate::error::{Error, Result};
+use crate::eval::evaluate::EvalSet;
 
 /// A run's folder, locked for this process.
 #[derive(Debug)]
@@ -213,12 +216,36 @@ fn same_configuration(path: &Path, config: &Config) -> Result<()> {
     })
 }
 
-/// Facts about the machine and the inputs that decide a run's numbers.
-pub(crate) fn environment(config: &Config, sha256: Vec<(String, String)>) -> Value {
-    let sha256: serde_json::Map<String, Value> = sha256
+/// What a run starts from, as far as its folder says it.
+pub(crate) struct Inputs<'a> {
+    /// Name and sha256 of every input file.
+    pub(crate) sha256: Vec<(String, String)>,
+    /// What became of the training rows.
+    pub(crate) counts: &'a Counts,
+    /// Held-out rows.
+    pub(crate) eval: Option<&'a EvalSet>,
+    /// The teacher's network.
+    pub(crate) teacher: Option<&'a Llama>,
+    /// The student's network.
+    pub(crate) student: &'a Llama,
+}
+
+/// Facts about the machine and the inputs that decide a run's numbers, and when it began.
+pub(crate) fn environment(config: &Config, inputs: Inputs<'_>) -> Value {
+    let sha256: serde_json::Map<String, Value> = inputs
+        .sha256
         .into_iter()
         .map(|(name, digest)| (name, digest.into()))
         .collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let used = inputs
+        .counts
+        .kept
+        .min(config.data.limit.unwrap_or(usize::MAX));
+    let network = |network: &Llama| {
+        let shape = network.config();
+        json!({"layers": shape.layers, "width": shape.width, "parameters": network.size()})
+    };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("DISTIL_COMMIT"),
@@ -228,6 +255,15 @@ pub(crate) fn environment(config: &Config, sha256: Vec<(String, String)>) -> Val
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "device": "cpu (flex)",
         "seed": config.seed,
+        "started_at": now.map_or(0, |time| time.as_secs()),
+        "models": {
+            "teacher": inputs.teacher.map(network),
+            "student": network(inputs.student),
+        },
+        "rows": {"read": inputs.counts.rows, "used": used},
+        "held_out": inputs.eval.map(|set| {
+            json!({"prompts": set.prompts.len(), "references": set.examples.len()})
+        }),
         "sha256": sha256,
     })
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use distil_model::Model;
+use distil_model::{Model, files};
 use serde::Serialize;
 use serde_json::json;
 
@@ -33,7 +33,9 @@ use crate::data::batch::order;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::{Answer, EvalSet, GREEDY, Settings, answer, evaluate};
 use crate::eval::metric::{Better, metric};
+use crate::export::card;
 use crate::method::{Method, Phases, Preparation, Work, prepare};
+use crate::record::Record;
 use checkpoint::{Best, State};
 
 /// What a run is.
@@ -176,7 +178,14 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
             state
         }
         None => {
-            folder.write_json("environment.json", &folder::environment(config, sha256))?;
+            let inputs = folder::Inputs {
+                sha256,
+                counts: &counts,
+                eval: eval.as_ref(),
+                teacher: material.teacher.as_ref().map(|teacher| &teacher.network),
+                student: &material.student.network,
+            };
+            folder.write_json("environment.json", &folder::environment(config, inputs))?;
             State::default()
         }
     };
@@ -510,7 +519,8 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Writes `eval.json` and the student: the best checkpoint's where one is kept, else the last.
+    /// Writes `eval.json` and the student: the best checkpoint's where one is kept, else the last. Its
+    /// card is made of what the run's folder holds then.
     fn finish(self, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         let kept = |best: &&Best| checkpoint::path_of(self.run.out, best.step).exists();
         let best = self.state.best.as_ref().filter(kept);
@@ -538,7 +548,14 @@ impl Trainer<'_> {
             }),
         )?;
         let student = self.folder.student();
-        model.save(&student)?;
+        let card = card::at_the_end(&Record::read(self.run.out)?);
+        files::folder_whole(&student, |inside| -> Result<()> {
+            model.save_into(inside)?;
+            Ok(files::write_whole(
+                &inside.join(card::FILE),
+                card.as_bytes(),
+            )?)
+        })?;
         Ok(Outcome::Finished { student })
     }
 }
