@@ -49,6 +49,7 @@ pub(crate) enum Verb {
     Score(verb::score::Score),
     Reward(verb::reward::Reward),
     Eval(verb::eval::Eval),
+    Report(verb::report::Report),
     Prune(verb::prune::Prune),
     Convert(verb::convert::Convert),
     Methods(verb::methods::Methods),

@@ -68,6 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Reward(reward) => verb::reward::run(&reward, progress)?,
         Verb::Score(score) => verb::score::run(&score, progress)?,
         Verb::Eval(eval) => verb::eval::run(&eval, progress)?,
+        Verb::Report(report) => verb::report::run(&report)?,
         Verb::Plan(plan) => verb::plan::run(&plan, progress)?,
         Verb::Bench(bench) => verb::bench::run(&bench, progress)?,
         Verb::Train(train) => return verb::train::run(&train, progress),

@@ -11,7 +11,7 @@ const METHODS: [&str; 10] = [
     "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
 ];
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "quickstart",
     "train",
     "plan",
@@ -20,6 +20,7 @@ const VERBS: [&str; 13] = [
     "score",
     "reward",
     "eval",
+    "report",
     "prune",
     "convert",
     "methods",

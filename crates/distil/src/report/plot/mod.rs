@@ -1,0 +1,584 @@
+//! Plots as SVG: curves, points and intervals over one horizontal and one or two vertical axes.
+//!
+//! A plot says what is to be seen; where it lies is computed here. Colours are classes (`c0`…) that
+//! the page's style defines for light, dark and paper, and every colour has a pattern of dashes
+//! (`d0`…) of its own. The scales stand in `data-` attributes, so that the page's script can read
+//! values off the curves instead of being given every number twice.
+
+mod ticks;
+
+use std::fmt::Write as _;
+
+use super::format::number;
+use super::html::escape;
+
+/// Colours of the style.
+pub(super) const COLOURS: usize = 7;
+/// Patterns of dashes of the style. Seven colours and five patterns go together in 35 ways.
+const DASHES: usize = 5;
+
+const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 190.0;
+const BOTTOM: f64 = 38.0;
+const LINE: f64 = 17.0;
+/// Mean width of a character at the style's size of type.
+const CHARACTER: f64 = 6.4;
+
+/// A plot.
+#[derive(Debug, Default)]
+pub(super) struct Plot {
+    /// What it shows, for those who cannot see it.
+    pub(super) label: String,
+    pub(super) x: Axis,
+    pub(super) left: Axis,
+    /// The axis of curves on [`Side::Right`].
+    pub(super) right: Option<Axis>,
+    pub(super) curves: Vec<Curve>,
+    /// Vertical rules with their names.
+    pub(super) rules: Vec<(f64, String)>,
+    /// Whether a list of the curves stands above; only if there are several.
+    pub(super) legend: bool,
+}
+
+/// An axis.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Axis {
+    /// Quantity and unit.
+    pub(super) label: String,
+    /// Marks with their texts instead of numbers.
+    pub(super) marks: Vec<(f64, String)>,
+    /// Values that must be on it.
+    pub(super) holds: Vec<f64>,
+    /// Never logarithmic.
+    pub(super) linear: bool,
+}
+
+impl Axis {
+    pub(super) fn of(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// With these values on it.
+    pub(super) fn holding(mut self, values: &[f64]) -> Self {
+        self.holds.extend_from_slice(values);
+        self
+    }
+}
+
+/// Which vertical axis a curve belongs to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    #[default]
+    Left,
+    Right,
+}
+
+/// What is drawn in one colour.
+#[derive(Debug, Default)]
+pub(super) struct Curve {
+    pub(super) name: String,
+    /// Which colour and dashes.
+    pub(super) style: usize,
+    pub(super) side: Side,
+    /// The line to look at.
+    pub(super) line: Vec<(f64, f64)>,
+    /// A faint one behind it.
+    pub(super) faint: Vec<(f64, f64)>,
+    pub(super) dots: Vec<Dot>,
+    /// Small dots, for many of them.
+    pub(super) cloud: bool,
+}
+
+/// A point that says what it is when one points at it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Dot {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    /// From where to where it may be.
+    pub(super) interval: Option<(f64, f64)>,
+    pub(super) title: String,
+}
+
+/// The classes of a style.
+pub(super) fn classes(style: usize) -> String {
+    format!("c{} d{}", style % COLOURS, style % DASHES)
+}
+
+/// From values to places.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    low: f64,
+    high: f64,
+    from: f64,
+    to: f64,
+    logarithmic: bool,
+}
+
+impl Scale {
+    fn at(&self, value: f64) -> f64 {
+        let place = |value: f64| match self.logarithmic {
+            true => value.log10(),
+            false => value,
+        };
+        let (low, high) = (place(self.low), place(self.high));
+        self.from + (self.to - self.from) * (place(value) - low) / (high - low)
+    }
+
+    fn attribute(&self) -> String {
+        let kind = u8::from(self.logarithmic);
+        let Self {
+            low,
+            high,
+            from,
+            to,
+            ..
+        } = self;
+        format!("{low:e},{high:e},{from:.1},{to:.1},{kind}")
+    }
+}
+
+impl Plot {
+    /// Whether anything would be seen.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.curves.iter().any(|curve| {
+            let mut points = curve.points();
+            points.any(|(x, y)| x.is_finite() && y.is_finite())
+        })
+    }
+
+    /// The picture.
+    pub(super) fn svg(&self) -> String {
+        let legend = self.legend_rows();
+        let top = legend.len() as f64 * LINE + LINE + 8.0;
+        let bottom = top + HEIGHT;
+        let vertical = |axis: &Axis, side: Side| {
+            let values = self.curves.iter().filter(|curve| curve.side == side);
+            let values = values.flat_map(Curve::heights);
+            scale(axis, values, (bottom, top), 0.06)
+        };
+        let left = vertical(&self.left, Side::Left);
+        let right = self
+            .right
+            .as_ref()
+            .map(|axis| (axis, vertical(axis, Side::Right)));
+        let left_marks = marks(&self.left, &left, 4);
+        let right_marks = right.as_ref().map(|(axis, scale)| marks(axis, scale, 4));
+        let width = |marks: &[(f64, String)]| {
+            let longest = marks.iter().map(|(_, text)| text.chars().count()).max();
+            longest.unwrap_or(0) as f64 * CHARACTER + 12.0
+        };
+        let from = width(&left_marks).max(30.0);
+        let to = WIDTH - right_marks.as_deref().map_or(16.0, width);
+        let points = self.curves.iter().flat_map(Curve::points);
+        let padding = if self.x.marks.is_empty() { 0.0 } else { 0.0 };
+        let x = scale(&self.x, points.map(|(x, _)| x), (from, to), padding);
+
+        let mut svg = format!(
+            "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\" \
+             data-x=\"{}\" data-left=\"{}\"",
+            bottom + BOTTOM,
+            escape(&self.label),
+            x.attribute(),
+            left.attribute(),
+        );
+        if let Some((_, right)) = &right {
+            let _ = write!(svg, " data-right=\"{}\"", right.attribute());
+        }
+        svg.push('>');
+        for (row, entries) in legend.iter().enumerate() {
+            let y = row as f64 * LINE + 12.0;
+            for &(x, index) in entries {
+                let curve = &self.curves[index];
+                let _ = write!(
+                    svg,
+                    "<g class=\"{}\"><path class=\"line\" d=\"M{x:.1},{:.1}h22\"/>\
+                     <text x=\"{:.1}\" y=\"{y:.1}\">{}</text></g>",
+                    classes(curve.style),
+                    y - 4.0,
+                    x + 27.0,
+                    escape(&self.legend_text(curve)),
+                );
+            }
+        }
+        let y = top - 10.0;
+        let _ = write!(
+            svg,
+            "<text class=\"axis\" x=\"0\" y=\"{y:.1}\">{}</text>",
+            escape(&self.left.label)
+        );
+        if let Some((axis, _)) = &right {
+            let _ = write!(
+                svg,
+                "<text class=\"axis\" x=\"{WIDTH}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
+                escape(&axis.label)
+            );
+        }
+        svg.push_str("<g class=\"grid\">");
+        for (value, _) in &left_marks {
+            let _ = write!(
+                svg,
+                "<path d=\"M{from:.1},{:.1}H{to:.1}\"/>",
+                left.at(*value)
+            );
+        }
+        svg.push_str("</g>");
+        // The line of zero is worth seeing where values go below.
+        if !left.logarithmic && left.low < 0.0 && left.high > 0.0 {
+            let _ = write!(
+                svg,
+                "<path class=\"zero\" d=\"M{from:.1},{:.1}H{to:.1}\"/>",
+                left.at(0.0)
+            );
+        }
+        let mut text = |x: f64, y: f64, anchor: &str, text: &str| {
+            let _ = write!(
+                svg,
+                "<text class=\"mark\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                escape(text)
+            );
+        };
+        for (value, label) in &left_marks {
+            text(from - 6.0, left.at(*value) + 4.0, "end", label);
+        }
+        if let (Some((_, scale)), Some(marks)) = (&right, &right_marks) {
+            for (value, label) in marks {
+                text(to + 6.0, scale.at(*value) + 4.0, "start", label);
+            }
+        }
+        let x_marks = marks(&self.x, &x, 5);
+        for (value, label) in &x_marks {
+            let place = x.at(*value);
+            let half = label.chars().count() as f64 * CHARACTER / 2.0;
+            text(place.min(WIDTH - half), bottom + 16.0, "middle", label);
+        }
+        text(to, bottom + 33.0, "end", &self.x.label);
+        let _ = write!(
+            svg,
+            "<path class=\"base\" d=\"M{from:.1},{bottom:.1}H{to:.1}\"/>"
+        );
+        for (value, _) in &x_marks {
+            let _ = write!(
+                svg,
+                "<path class=\"base\" d=\"M{:.1},{bottom:.1}v4\"/>",
+                x.at(*value)
+            );
+        }
+        for (value, name) in &self.rules {
+            let place = x.at(*value);
+            let _ = write!(
+                svg,
+                "<path class=\"rule\" d=\"M{place:.1},{top:.1}V{bottom:.1}\"/>\
+                 <text class=\"mark\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                place + 4.0,
+                top + 10.0,
+                escape(name)
+            );
+        }
+        for curve in &self.curves {
+            let y = match (&right, curve.side) {
+                (Some((_, right)), Side::Right) => right,
+                _ => &left,
+            };
+            curve.draw(&mut svg, &x, y);
+        }
+        svg.push_str("</svg>");
+        svg
+    }
+
+    fn legend_text(&self, curve: &Curve) -> String {
+        match (&self.right, curve.side) {
+            (None, _) => curve.name.clone(),
+            (Some(_), Side::Left) => format!("{} (left axis)", curve.name),
+            (Some(_), Side::Right) => format!("{} (right axis)", curve.name),
+        }
+    }
+
+    /// The curves by line of the legend, with their places.
+    fn legend_rows(&self) -> Vec<Vec<(f64, usize)>> {
+        let mut rows: Vec<Vec<(f64, usize)>> = Vec::new();
+        if !self.legend || self.curves.len() < 2 {
+            return rows;
+        }
+        let mut x = f64::INFINITY;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let text = self.legend_text(curve).chars().count() as f64;
+            let width = 27.0 + text * CHARACTER;
+            if x + width > WIDTH {
+                rows.push(Vec::new());
+                x = 0.0;
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push((x, index));
+            }
+            x += width + 18.0;
+        }
+        rows
+    }
+}
+
+impl Curve {
+    fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        let dots = self.dots.iter().map(|dot| (dot.x, dot.y));
+        let lines = self.line.iter().chain(&self.faint).copied();
+        lines.chain(dots)
+    }
+
+    /// Every value on the vertical axis.
+    fn heights(&self) -> impl Iterator<Item = f64> {
+        let intervals = self.dots.iter().filter_map(|dot| dot.interval);
+        let intervals = intervals.flat_map(|(low, high)| [low, high]);
+        self.points().map(|(_, y)| y).chain(intervals)
+    }
+
+    fn draw(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        let side = match self.side {
+            Side::Left => "left",
+            Side::Right => "right",
+        };
+        let _ = write!(svg, "<g class=\"{}\">", classes(self.style));
+        if !self.faint.is_empty() {
+            let class = if self.line.is_empty() {
+                "line"
+            } else {
+                "faint"
+            };
+            self.path(svg, &self.faint, class, side, x, y);
+        }
+        if !self.line.is_empty() {
+            self.path(svg, &self.line, "line", side, x, y);
+        }
+        for dot in &self.dots {
+            let (at_x, at_y) = (x.at(dot.x), y.at(dot.y));
+            if !(at_x.is_finite() && at_y.is_finite()) {
+                continue;
+            }
+            if let Some((low, high)) = dot.interval {
+                let (low, high) = (y.at(low), y.at(high));
+                if low.is_finite() && high.is_finite() {
+                    let _ = write!(
+                        svg,
+                        "<path class=\"interval\" d=\"M{at_x:.1},{low:.1}V{high:.1}\
+                         M{:.1},{low:.1}h8M{:.1},{high:.1}h8\"/>",
+                        at_x - 4.0,
+                        at_x - 4.0
+                    );
+                }
+            }
+            let (class, radius) = if self.cloud {
+                ("cloud", 2.2)
+            } else {
+                ("dot", 3.4)
+            };
+            let _ = write!(
+                svg,
+                "<circle class=\"{class}\" cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"{radius}\">\
+                 <title>{}</title></circle>",
+                escape(&dot.title)
+            );
+        }
+        svg.push_str("</g>");
+    }
+
+    fn path(
+        &self,
+        svg: &mut String,
+        points: &[(f64, f64)],
+        class: &str,
+        side: &str,
+        x: &Scale,
+        y: &Scale,
+    ) {
+        let mut path = String::with_capacity(points.len() * 12);
+        let mut pen_up = true;
+        for &(px, py) in points {
+            let (px, py) = (x.at(px), y.at(py));
+            if !(px.is_finite() && py.is_finite()) {
+                pen_up = true;
+                continue;
+            }
+            let _ = write!(path, "{}{px:.1},{py:.1}", if pen_up { 'M' } else { 'L' });
+            pen_up = false;
+        }
+        // A single point has no line; round caps show it as a dot.
+        let _ = write!(
+            svg,
+            "<path class=\"{class}\" data-name=\"{}\" data-side=\"{side}\" d=\"{path}\"/>",
+            escape(&self.name)
+        );
+    }
+}
+
+/// A scale that holds all values, with some `room` (a share of the range) around them. It is
+/// logarithmic where the values are all positive and the largest is hundreds of times the smallest.
+fn scale(
+    axis: &Axis,
+    values: impl Iterator<Item = f64>,
+    (from, to): (f64, f64),
+    room: f64,
+) -> Scale {
+    const DECADES: f64 = 2.3;
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for value in values.chain(axis.holds.iter().copied()) {
+        if value.is_finite() {
+            (low, high) = (low.min(value), high.max(value));
+        }
+    }
+    if low > high {
+        (low, high) = (0.0, 1.0);
+    }
+    let logarithmic = !axis.linear && low > 0.0 && (high / low).log10() > DECADES && room > 0.0;
+    if logarithmic {
+        let factor = (high / low).powf(room);
+        (low, high) = (low / factor, high * factor);
+    } else {
+        if high - low <= high.abs().max(low.abs()) * 1e-9 {
+            let half = (high.abs() * 0.1).max(1e-12);
+            (low, high) = match room > 0.0 && low == 0.0 {
+                true => (-0.1, 1.0),
+                false => (low - half, high + half),
+            };
+        }
+        let room = (high - low) * room;
+        // Not below zero for what never is.
+        low = if low >= 0.0 && low < 2.0 * room {
+            0.0
+        } else {
+            low - room
+        };
+        high += room;
+    }
+    Scale {
+        low,
+        high,
+        from,
+        to,
+        logarithmic,
+    }
+}
+
+fn marks(axis: &Axis, scale: &Scale, count: usize) -> Vec<(f64, String)> {
+    if !axis.marks.is_empty() {
+        return axis.marks.clone();
+    }
+    let marks = match scale.logarithmic {
+        true => ticks::logarithmic(scale.low, scale.high),
+        false => ticks::linear(scale.low, scale.high, count),
+    };
+    match marks.is_empty() {
+        true => vec![(scale.low, number(scale.low))],
+        false => marks,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(points: &[(f64, f64)]) -> Plot {
+        Plot {
+            label: "a < b".into(),
+            x: Axis::of("step"),
+            left: Axis::of("nats"),
+            curves: vec![Curve {
+                name: "<run>".into(),
+                line: points.to_vec(),
+                ..Curve::default()
+            }],
+            ..Plot::default()
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_interrupts_the_line() {
+        let svg = plot(&[
+            (0.0, 1.0),
+            (1.0, f64::NAN),
+            (2.0, 3.0),
+            (3.0, f64::INFINITY),
+        ])
+        .svg();
+        let path = svg.split("class=\"line\"").nth(1).unwrap();
+        let path = path
+            .split(" d=\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap();
+        assert_eq!(path.matches('M').count(), 2, "{path}");
+        assert_eq!(path.matches('L').count(), 0, "{path}");
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        assert!(svg.contains("a &lt; b") && svg.contains("&lt;run&gt;"));
+    }
+
+    #[test]
+    fn nothing_or_one_value_is_still_a_plot() {
+        for points in [
+            &[][..],
+            &[(0.0, 0.0)],
+            &[(5.0, -3.0)],
+            &[(1.0, f64::NAN)],
+            &[(0.0, 1e300), (1.0, -1e300)],
+        ] {
+            let svg = plot(points).svg();
+            assert!(
+                !svg.contains("NaN") && !svg.contains("inf"),
+                "{points:?}: {svg}"
+            );
+        }
+        assert!(plot(&[(1.0, f64::NAN)]).is_empty());
+        assert!(!plot(&[(1.0, 1.0)]).is_empty());
+    }
+
+    #[test]
+    fn a_wide_range_is_logarithmic_and_a_point_lies_where_it_should() {
+        let wide = plot(&[(0.0, 0.01), (1.0, 1000.0)]);
+        assert!(wide.svg().contains(",1\""), "logarithmic");
+        let narrow = plot(&[(0.0, 10.0), (1.0, 90.0)]);
+        assert!(!narrow.svg().contains(",1\""));
+        let scale = Scale {
+            low: 1.0,
+            high: 100.0,
+            from: 0.0,
+            to: 10.0,
+            logarithmic: true,
+        };
+        assert!((scale.at(10.0) - 5.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn two_axes_keep_their_curves_apart() {
+        let mut both = plot(&[(0.0, 1.0), (1.0, 2.0)]);
+        both.right = Some(Axis::of("KL"));
+        both.legend = true;
+        both.curves.push(Curve {
+            name: "kl".into(),
+            style: 1,
+            side: Side::Right,
+            line: vec![(0.0, 100.0), (1.0, 200.0)],
+            ..Curve::default()
+        });
+        let svg = both.svg();
+        assert!(svg.contains("data-right="));
+        assert!(svg.contains("kl (right axis)") && svg.contains("&lt;run&gt; (left axis)"));
+        // Both rise from the bottom to the top of their own axis.
+        let path = |name: &str| {
+            let start = svg.find(&format!("data-name=\"{name}\"")).unwrap();
+            let rest = &svg[start..];
+            let d = rest.split(" d=\"").nth(1).unwrap();
+            d.split('"').next().unwrap().to_owned()
+        };
+        assert_eq!(path("kl"), path("&lt;run&gt;"));
+    }
+
+    #[test]
+    fn thirty_styles_differ() {
+        let mut seen: Vec<String> = (0..35).map(classes).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 35);
+    }
+}

@@ -1,0 +1,368 @@
+//! The runs in a sentence each, and which of two students is better.
+
+use super::compare::{Comparison, Evidence, Verdict};
+use super::format::{count, duration, large, number, plural, range, signed};
+use super::html::{Section, code, escape, missing, named, paragraph};
+use super::run::Run;
+use super::words::{self, direction, title, unit};
+use crate::method::about::about;
+
+/// Runs of which every pair gets a sentence; of more, each against the best.
+const PAIRWISE: usize = 4;
+
+/// What stands below the title.
+pub(super) fn subtitle(runs: &[Run]) -> String {
+    let mut methods: Vec<String> = runs.iter().map(methods).collect();
+    methods.dedup();
+    let text = match runs.len() {
+        1 => methods.concat(),
+        _ => methods.join(" · "),
+    };
+    escape(&text)
+}
+
+/// The section.
+pub(super) fn section(runs: &[Run]) -> Option<Section> {
+    let mut body = String::new();
+    for (index, run) in runs.iter().enumerate() {
+        let name = match runs.len() {
+            1 => String::new(),
+            _ => named(index, &run.label),
+        };
+        body += &format!("<div class=\"run\">{name}{}</div>\n", sentences(run));
+    }
+    if runs.len() > 1 {
+        body += &verdicts(runs);
+    }
+    if runs.iter().all(|run| run.evaluations.is_empty()) {
+        body += &missing(&no_evaluation(runs));
+    }
+    Some(Section {
+        id: "summary",
+        title: "In short",
+        body,
+    })
+}
+
+/// The titles of the methods, stage by stage.
+fn methods(run: &Run) -> String {
+    let name = |stage: &crate::record::Record| {
+        let method = stage.method();
+        about(method).map_or(method.to_owned(), |about| about.title.to_owned())
+    };
+    let names: Vec<String> = run.stages.iter().map(name).collect();
+    names.join(", then ")
+}
+
+fn sentences(run: &Run) -> String {
+    let Some((first, last)) = run.first().zip(run.last()) else {
+        return String::new();
+    };
+    let teacher = first
+        .text("teacher", "model")
+        .or(last.text("teacher", "model"));
+    let strong = |text: &str| format!("<b>{}</b>", escape(text));
+    let mut made = format!("{} ", strong(&methods(run)));
+    made += &match teacher {
+        Some(teacher) => format!("with the teacher {}", strong(teacher)),
+        None => "without a teacher".to_owned(),
+    };
+    made += &match (run.student, pruned(run)) {
+        (Some(student), _) => {
+            let parameters = student.parameters.map(|n| large(n as f64));
+            let parameters = parameters.map(|n| format!(" and {n} parameters"));
+            let layers = plural(student.layers as usize, "layer");
+            format!(
+                ", a student of <b>{layers}{}</b>",
+                parameters.unwrap_or_default()
+            )
+        }
+        (None, Some(layers)) => format!(", a student of <b>{}</b>", plural(layers, "layer")),
+        (None, None) => match first.text("student", "model") {
+            Some(model) => format!(", the student {}", strong(model)),
+            None => String::new(),
+        },
+    };
+    let data = data(run);
+    if !data.is_empty() {
+        made += &format!(
+            ", on {}",
+            data.iter()
+                .map(|d| strong(d))
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    let mut work = vec![plural(run.steps(), "step")];
+    if let Some(tokens) = run.tokens() {
+        work.push(format!("{} response tokens", count(tokens as u64)));
+    }
+    if let Some(seconds) = run.seconds() {
+        work.push(format!("{} of training", duration(seconds)));
+    }
+    made += &format!(": {}.", escape(&work.join(", ")));
+    let mut text = paragraph(&made);
+    text += &outcome(run);
+    if !run.finished() {
+        let planned = last.metrics.last("steps").map(|n| n as usize);
+        let of = planned.map_or(String::new(), |n| format!(" of {}", count(n as u64)));
+        let steps = count(last.metrics.steps.last().copied().unwrap_or(0) as u64);
+        let command = format!(
+            "distil train CONFIG.toml --out {} --resume",
+            run.path.display()
+        );
+        text += &missing(&format!(
+            "The run has not ended: step {steps}{of} is the last one logged. {} goes on with it.",
+            code(&command)
+        ));
+    }
+    text
+}
+
+/// From the start to the end, the main metric first.
+fn outcome(run: &Run) -> String {
+    let names = run.measured();
+    let ranked = names.iter().filter(|name| words::better(name).is_some());
+    let part = |name: &String| -> Option<String> {
+        let (start, end) = run.outcome(name);
+        let end = end?;
+        let change = match start {
+            Some(start) => {
+                let better = match (words::beats(name, end, start), start == end) {
+                    (true, _) => "better",
+                    (_, true) => "the same",
+                    (false, false) => "worse",
+                };
+                format!("{} → <b>{}</b> ({better}; ", number(start), number(end))
+            }
+            None => format!("<b>{}</b> (", number(end)),
+        };
+        let mut note = unit(name).to_owned();
+        if !note.is_empty() {
+            note += ", ";
+        }
+        Some(format!(
+            "{} {change}{note}{})",
+            escape(&title(name)),
+            direction(name)
+        ))
+    };
+    let parts: Vec<String> = ranked.filter_map(part).collect();
+    match parts.is_empty() {
+        false => paragraph(&format!("From the start to the end: {}.", parts.join("; "))),
+        true => {
+            let what = "No metric was measured during this run, so it cannot be said whether the student got \
+                 better. Set <code>data.eval</code> and <code>eval.metrics</code> in the configuration, or use ";
+            let command = format!("distil eval {}/student", run.path.display());
+            missing(&format!("{what}{}.", code(&command)))
+        }
+    }
+}
+
+fn pruned(run: &Run) -> Option<usize> {
+    let prune = run.first()?.config.get("student")?.get("prune")?;
+    let layers = prune.get("layers").and_then(toml::Value::as_integer);
+    let keep = prune.get("keep").and_then(toml::Value::as_array);
+    layers
+        .and_then(|layers| usize::try_from(layers).ok())
+        .or(keep.map(Vec::len))
+}
+
+/// The names of the training files.
+fn data(run: &Run) -> Vec<String> {
+    let train = |stage: &crate::record::Record| {
+        let train = stage.config.get("data")?.get("train")?;
+        let files = match train {
+            toml::Value::Array(files) => files.clone(),
+            one => vec![one.clone()],
+        };
+        let name = |file: &toml::Value| {
+            let path = file.as_str()?;
+            let name = std::path::Path::new(path).file_name();
+            Some(name.map_or(path.to_owned(), |name| name.to_string_lossy().into_owned()))
+        };
+        Some(files.iter().filter_map(name).collect::<Vec<_>>())
+    };
+    let mut names: Vec<String> = run.stages.iter().filter_map(train).flatten().collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// A sentence for every pair and every evaluation.
+fn verdicts(runs: &[Run]) -> String {
+    let pairs: Vec<(usize, usize)> = match runs.len() <= PAIRWISE {
+        true => (0..runs.len())
+            .flat_map(|a| (a + 1..runs.len()).map(move |b| (a, b)))
+            .collect(),
+        false => {
+            let best = best(runs);
+            (0..runs.len())
+                .filter(|&i| i != best)
+                .map(|i| (best, i))
+                .collect()
+        }
+    };
+    let mut text = String::new();
+    let mut paired_rows = false;
+    for (a, b) in pairs {
+        for (name, metric, comparison) in comparisons(&runs[a], &runs[b]) {
+            paired_rows |= matches!(comparison.evidence, Evidence::Paired { .. });
+            let names = [named(a, &runs[a].label), named(b, &runs[b].label)];
+            text += &sentence(&names, name.as_deref(), &metric, &comparison);
+        }
+        if comparisons(&runs[a], &runs[b]).is_empty() {
+            text += &format!(
+                "<li><strong class=\"open\">Cannot be compared.</strong> {} and {} have no metric in common.</li>\n",
+                named(a, &runs[a].label),
+                named(b, &runs[b].label)
+            );
+        }
+    }
+    let note = match paired_rows {
+        true => {
+            "An interval covers the choice of rows and, with several seeds, of samples. It does not cover \
+             another training seed: of that, one run each says nothing."
+        }
+        false => "One training run each: what another training seed would give is not known.",
+    };
+    format!(
+        "<div class=\"verdict\"><h3>Which student is better</h3><ul>\n{text}</ul><p class=\"about\">{note}</p></div>\n"
+    )
+}
+
+/// The run with the best main metric.
+fn best(runs: &[Run]) -> usize {
+    let names = words::in_order(runs.iter().flat_map(Run::measured).collect());
+    let Some(main) = words::main(&names) else {
+        return 0;
+    };
+    let mut best = 0;
+    for index in 1..runs.len() {
+        let (this, that) = (runs[index].outcome(main).1, runs[best].outcome(main).1);
+        if this.is_some_and(|this| that.is_none_or(|that| words::beats(main, this, that))) {
+            best = index;
+        }
+    }
+    best
+}
+
+/// By the main metric of each evaluation that both have; of the runs' own numbers if there is none.
+fn comparisons(a: &Run, b: &Run) -> Vec<(Option<String>, String, Comparison)> {
+    let mut names: Vec<&String> = a.evaluations.iter().map(|e| &e.name).collect();
+    names.dedup();
+    let mut found = Vec::new();
+    for name in names {
+        let (Some(ours), Some(theirs)) = (a.evaluation(name), b.evaluation(name)) else {
+            continue;
+        };
+        let common = ours
+            .metrics
+            .keys()
+            .filter(|metric| theirs.metrics.contains_key(*metric));
+        let common = words::in_order(common.cloned().collect());
+        let Some(main) = words::main(&common) else {
+            continue;
+        };
+        if let Some(comparison) = Comparison::of(main, ours, theirs) {
+            found.push((Some(name.clone()), main.clone(), comparison));
+        }
+    }
+    if found.is_empty() {
+        let ours = a.measured();
+        let common: Vec<String> = b
+            .measured()
+            .into_iter()
+            .filter(|m| ours.contains(m))
+            .collect();
+        // Only what both measured at their ends can be compared.
+        let common: Vec<String> = common
+            .into_iter()
+            .filter(|m| a.outcome(m).1.is_some() && b.outcome(m).1.is_some())
+            .collect();
+        if let Some(main) = words::main(&common)
+            && let Some(comparison) = Comparison::of_ends(main, a, b)
+        {
+            found.push((None, main.clone(), comparison));
+        }
+    }
+    found
+}
+
+fn sentence(
+    [a, b]: &[String; 2],
+    evaluation: Option<&str>,
+    metric: &str,
+    comparison: &Comparison,
+) -> String {
+    let on = evaluation.map_or(String::new(), |name| format!(" on {}", escape(name)));
+    let by = format!("{}{on}", escape(&title(metric)));
+    let numbers = format!("{} against {}", number(comparison.a), number(comparison.b));
+    let verdict = comparison.verdict(metric);
+    let better = match verdict {
+        Verdict::First => Some((a, b)),
+        Verdict::Second => Some((b, a)),
+        _ => None,
+    };
+    let how = match &comparison.evidence {
+        Evidence::Paired { rows, .. } => {
+            format!(
+                "the same {} answered by both, compared row by row",
+                plural(*rows, "row")
+            )
+        }
+        Evidence::Unpaired { .. } => {
+            "from the two intervals, since there are no answers to the same rows to pair".to_owned()
+        }
+        Evidence::Numbers => String::new(),
+    };
+    let text = match (comparison.difference(), better) {
+        (Some((difference, interval)), Some((winner, loser))) => format!(
+            "<strong class=\"sure\">{winner} is better than {loser}</strong> by {by}: {numbers} ({}). \
+             The difference is {}, and with 95 % confidence it is {}, which leaves out 0 ({how}).",
+            direction(metric),
+            signed(difference),
+            range(interval)
+        ),
+        (Some((difference, interval)), None) => format!(
+            "<strong class=\"open\">Not decided between {a} and {b}</strong> by {by}: {numbers} ({}). \
+             The difference is {}, and with 95 % confidence it is {}: no difference at all is possible ({how}). \
+             More rows or more seeds would narrow this.",
+            direction(metric),
+            signed(difference),
+            range(interval)
+        ),
+        (None, _) => {
+            let seems = match words::beats(metric, comparison.a, comparison.b) {
+                true => format!("{a} has the better number"),
+                false if comparison.a == comparison.b => "the numbers are the same".to_owned(),
+                false => format!("{b} has the better number"),
+            };
+            format!(
+                "<strong class=\"open\">No evidence between {a} and {b}</strong> beyond a single number each: \
+                 by {by}, {seems} ({numbers}; {}), but nothing says how sure that is.",
+                direction(metric)
+            )
+        }
+    };
+    format!("<li>{text}</li>\n")
+}
+
+fn no_evaluation(runs: &[Run]) -> String {
+    let which = runs
+        .first()
+        .map_or("RUN".into(), |run| run.path.display().to_string());
+    let command = format!(
+        "distil eval {which}/student --data test.jsonl --seeds 10,20,30 --out {which}/evaluations/test.json"
+    );
+    let each = if runs.len() > 1 {
+        ", for each run with the same file of rows"
+    } else {
+        ""
+    };
+    format!(
+        "There are no evaluations with intervals. They are made by {}{each}; with <code>--teacher</code> also KL, \
+         exposure bias and the view of tokens.",
+        code(&command)
+    )
+}
