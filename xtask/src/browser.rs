@@ -53,7 +53,7 @@ fn checks(binary: &Path, home: &Path, counts: &mut Counts) -> Result<(), String>
     }
     fs::create_dir_all(home).map_err(failed)?;
     // Names that are markup, if nobody escapes them.
-    let names = ["llmr <em>A</em> & \"co\"", "minillm-b"];
+    let names = ["llmr <em> & \"co\"", "minillm-b"];
     let better = fixture::Run {
         method: "llmr",
         steps: 1500,
@@ -115,6 +115,7 @@ fn checks(binary: &Path, home: &Path, counts: &mut Counts) -> Result<(), String>
             escaped,
             home,
         )?;
+        pointer(&browser, counts, home, file)?;
         for width in WIDTHS {
             for (scheme, dark) in [("light", false), ("dark", true)] {
                 let picture = home.join(format!("{file}-{width}-{scheme}.png"));
@@ -123,7 +124,7 @@ fn checks(binary: &Path, home: &Path, counts: &mut Counts) -> Result<(), String>
                     options.push("--force-dark-mode".to_owned());
                     options.push("--blink-settings=preferredColorScheme=0".to_owned());
                 }
-                open(&browser, home, &page, &options, &format!("{width},9000"))?;
+                open(&browser, home, &page, &options, &format!("{width},16000"))?;
                 let there = fs::metadata(&picture).is_ok_and(|picture| picture.len() > 20_000);
                 check(
                     counts,
@@ -136,6 +137,37 @@ fn checks(binary: &Path, home: &Path, counts: &mut Counts) -> Result<(), String>
     }
     println!("   pictures are in {}", home.display());
     Ok(())
+}
+
+/// A copy of the page whose own script points at its first plot: values must appear beside it.
+fn pointer(browser: &Path, counts: &mut Counts, home: &Path, file: &str) -> Result<(), String> {
+    const POINT: &str = "<script>const plot = document.querySelector('svg.plot'); \
+        plot.scrollIntoView(); const box = plot.getBoundingClientRect(); \
+        plot.dispatchEvent(new PointerEvent('pointermove', \
+        {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2}));</script></body>";
+    let page = home.join(file);
+    let text = fs::read_to_string(&page).map_err(|error| format!("{file}: {error}"))?;
+    let copy = home.join(format!("pointed-{file}"));
+    fs::write(&copy, text.replace("</body>", POINT)).map_err(|error| format!("{file}: {error}"))?;
+    let dom = open(
+        browser,
+        home,
+        &copy,
+        &["--dump-dom".to_owned()],
+        "1280,1000",
+    )?
+    .dom;
+    let tip = dom
+        .split("<div id=\"tip\"")
+        .nth(1)
+        .and_then(|rest| rest.split("<script>").next());
+    let shown = tip.is_some_and(|tip| tip.contains("reward  ") && !tip.starts_with(" hidden"));
+    check(
+        counts,
+        &format!("{file}: values under the pointer"),
+        shown,
+        home,
+    )
 }
 
 /// The plots that these runs must give, each with a curve or points in it.

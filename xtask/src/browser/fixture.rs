@@ -154,8 +154,10 @@ fn samples(run: &Run) -> String {
 fn evaluation(folder: &Path, run: &Run) -> Result<(), String> {
     let seeds = [10, 20, 30];
     let value = |row: usize, seed: usize| -> f64 {
+        // Rows are hard or easy for both students; the rest is each one's own.
         let easy = 0.2 * noise(row + 1);
-        (rouge(run, 1.0) + easy + 0.05 * noise(row * 7 + seed)).clamp(0.0, 1.0)
+        let own = 0.1 * noise(row * 7 + seed + run.steps);
+        (rouge(run, 1.0) + easy + own).clamp(0.0, 1.0)
     };
     let mut answers = String::new();
     for (index, seed) in std::iter::once(0).chain(seeds).enumerate() {

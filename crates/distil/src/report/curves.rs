@@ -4,7 +4,7 @@
 //! several, a plot shows one quantity of all of them.
 
 use super::format::{number, plural};
-use super::html::{Section, figure, figures, introduced, missing, paragraph};
+use super::html::{Section, about, figure, figures, introduced, missing};
 use super::plot::{Axis, Curve, Dot, Plot, Side};
 use super::run::Run;
 use super::thin::{MOST, extremes, means};
@@ -71,7 +71,7 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         ));
     }
     if runs.iter().any(|run| run.steps() > 0) {
-        body += &paragraph(&explanation(runs));
+        body += &about(&explanation(runs));
         body += &group(
             "Reward and KL",
             "The two trends of a method that learns from a reward: it should rise while the \
@@ -103,7 +103,7 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         each(runs, &["learning_rate", "gradient_norm"]),
     );
     body += &group("Speed", "", speed(runs));
-    body += &group("What the student says", "", each(runs, SAMPLED));
+    body += &group("What the student samples", "", each(runs, SAMPLED));
     body += &group(
         "More diagnostics",
         "The method's page in the book says what they mean (distil methods NAME).",
@@ -131,7 +131,7 @@ fn explanation(runs: &[Run]) -> String {
         );
     }
     text += " A gap is where there is no number. An axis is logarithmic where values span more than two powers of ten.";
-    format!("<span class=\"about\">{text}</span>")
+    text
 }
 
 fn group(title: &str, text: &str, plots: Vec<String>) -> String {
@@ -252,7 +252,13 @@ fn terms(runs: &[Run], keys: &[&str], title: &str) -> Vec<String> {
             let mut plots = each(runs, &["loss"]);
             let named = keys.iter().filter(|key| **key != "loss");
             let named = named.map(|key| ((*key).to_owned(), words::column(key).0));
-            plots.extend(overlay(runs, run, title, "", &named.collect::<Vec<_>>()));
+            plots.extend(overlay(
+                runs,
+                run,
+                title,
+                "value",
+                &named.collect::<Vec<_>>(),
+            ));
             plots
         }
         _ => each(runs, &keys),
@@ -277,7 +283,7 @@ fn gradients(runs: &[Run]) -> Vec<String> {
     let key = |term: &String| (format!("logit_gradients.{term}"), words::column(term).0);
     let keys: Vec<(String, String)> = keys.iter().map(key).collect();
     match runs {
-        [run] => overlay(runs, run, "gradient norms in the logits", "", &keys)
+        [run] => overlay(runs, run, "gradient norms in the logits", "norm", &keys)
             .into_iter()
             .collect(),
         _ => {
@@ -287,7 +293,7 @@ fn gradients(runs: &[Run]) -> Vec<String> {
                     .filter_map(|(i, run)| curve(run, key, &run.label, i))
                     .collect();
                 let title = format!("gradient of {name}");
-                let plot = plot(runs, &title, "", curves);
+                let plot = plot(runs, &title, "norm", curves);
                 (!plot.is_empty()).then(|| figure(&title, &plot.svg(), ""))
             };
             keys.iter().filter_map(plot).collect()
@@ -446,7 +452,7 @@ fn diagnostics(runs: &[Run]) -> Vec<String> {
                     .map(|key| (key.to_owned(), words::column(key).0))
                     .collect();
                 let names: Vec<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
-                plots.extend(overlay(runs, run, &names.join(", "), "", &named));
+                plots.extend(overlay(runs, run, &names.join(", "), "value", &named));
             }
             _ => plots.extend(each(runs, keys)),
         }

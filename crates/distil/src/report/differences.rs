@@ -1,8 +1,8 @@
 //! The differences of two students in every metric of an evaluation, with their intervals.
 
 use super::compare::{Comparison, Evidence, Verdict, same_rows};
-use super::format::{range, signed};
-use super::html::{escape, named, paragraph, table};
+use super::format::{signed, signed_range};
+use super::html::{self, escape, named, table};
 use super::run::Run;
 use super::words::{self, direction, title};
 
@@ -56,7 +56,7 @@ pub(super) fn table_of(runs: &[Run], name: &str) -> String {
     if pairs.is_empty() || rows.is_empty() {
         return String::new();
     }
-    let mut about =
+    let mut text =
         "The difference with its 95 % interval, and who is better if the interval leaves out 0. \
          Paired: row by row on the same rows; unpaired: from the two intervals, wider."
             .to_owned();
@@ -65,13 +65,12 @@ pub(super) fn table_of(runs: &[Run], name: &str) -> String {
         both.is_none_or(|(a, b)| same_rows(a, b))
     });
     if !alike {
-        about += " Some of these evaluations are of different data, so their numbers say little about each other.";
+        text += " Some of these evaluations are of different data, so their numbers say little about each other.";
     }
     if left_out > 0 {
-        about += &format!(" {left_out} more pairs are left out.");
+        text += &format!(" {left_out} more pairs are left out.");
     }
-    let about = paragraph(&format!("<span class=\"about\">{about}</span>"));
-    format!("{about}{}", table("numbers", &head, &rows))
+    html::about(&text) + &table("numbers", &head, &rows)
 }
 
 fn cell(metric: &str, comparison: &Comparison, a: &str, b: &str) -> String {
@@ -94,6 +93,6 @@ fn cell(metric: &str, comparison: &Comparison, a: &str, b: &str) -> String {
     format!(
         "{}<small>{}, {how}</small>{verdict}",
         signed(difference),
-        range(interval)
+        signed_range(interval)
     )
 }

@@ -47,6 +47,39 @@ pub(super) fn range((low, high): (f64, f64)) -> String {
     format!("{} to {}", end(low), end(high))
 }
 
+/// A range of differences: both ends with their sign.
+pub(super) fn signed_range((low, high): (f64, f64)) -> String {
+    let text = range((low, high));
+    let sign = |end: &str, value: f64| match value > 0.0
+        && end.contains(|c: char| ('1'..='9').contains(&c))
+    {
+        true => format!("+{end}"),
+        false => end.to_owned(),
+    };
+    match text.split_once(" to ") {
+        Some((a, b)) => format!("{} to {}", sign(a, low), sign(b, high)),
+        None => text,
+    }
+}
+
+/// A number that stands beside `value`, with as many decimals.
+pub(super) fn like(value: f64, beside: f64) -> String {
+    let size = value.abs();
+    if !(1e-3..1e4).contains(&size) || !beside.is_finite() {
+        return number(beside);
+    }
+    let decimals = match size {
+        _ if size >= 100.0 => 1,
+        _ if size >= 10.0 => 2,
+        _ => 3 + usize::from(size < 0.1),
+    };
+    let text = format!("{beside:.decimals$}");
+    match text.contains(|c: char| ('1'..='9').contains(&c)) {
+        true => minus(text),
+        false => number(beside),
+    }
+}
+
 /// A whole number with its thousands apart.
 pub(super) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -166,6 +199,11 @@ mod tests {
         assert_eq!(range((-0.00001, 0.25)), "0.000 to 0.250");
         assert_eq!(range((-0.0104, 0.0461)), "−0.0104 to 0.0461");
         assert_eq!(range((31.21, 1204.7)), "31 to 1205");
+        assert_eq!(signed_range((-0.0104, 0.0461)), "−0.0104 to +0.0461");
+        assert_eq!(signed_range((0.0, 0.25)), "0.000 to +0.250");
+        assert_eq!(like(0.265, 0.00425), "0.004");
+        assert_eq!(like(0.265, 0.0000425), "4.25·10⁻⁵");
+        assert_eq!(like(118.0, 2.25), "2.2");
     }
 
     #[test]

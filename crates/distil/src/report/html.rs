@@ -16,7 +16,7 @@ pub(super) struct Section {
 }
 
 /// Text as HTML, in an element or in an attribute with double quotes. Control characters, which a
-/// broken model says and HTML forbids, become their pictures (U+2400…).
+/// broken model says and HTML forbids, become U+FFFD.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -27,13 +27,10 @@ pub(super) fn escape(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
             '\n' | '\t' => escaped.push(character),
-            '\u{7f}' => escaped.push('\u{2421}'),
-            '\u{80}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
             // What turns the direction of the text around it.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
-            c if c.is_control() => {
-                escaped.push(char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'));
-            }
+            c if c.is_control() => escaped.push('\u{fffd}'),
             c => escaped.push(c),
         }
     }
@@ -69,6 +66,11 @@ pub(super) fn page(title: &str, subtitle: &str, sections: &[Section]) -> String 
 /// A paragraph; `html` is HTML.
 pub(super) fn paragraph(html: &str) -> String {
     format!("<p>{html}</p>\n")
+}
+
+/// A paragraph of explanation; `html` is HTML.
+pub(super) fn about(html: &str) -> String {
+    format!("<p class=\"about\">{html}</p>\n")
 }
 
 /// What a reader looks for and does not find, and the command that makes it.
@@ -172,7 +174,7 @@ mod tests {
         );
         assert_eq!(
             escape("a\0b\u{1b}c\nd\u{202e}e\u{85}"),
-            "a␀b␛c\nd\u{fffd}e\u{fffd}"
+            "a\u{fffd}b\u{fffd}c\nd\u{fffd}e\u{fffd}"
         );
     }
 

@@ -9,6 +9,7 @@ mod by_length;
 mod compare;
 mod curves;
 mod differences;
+mod forest;
 mod format;
 mod html;
 mod landscape;

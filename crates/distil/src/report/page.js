@@ -28,7 +28,7 @@
     const y = { left: scale(svg.dataset.left) };
     if (svg.dataset.right) y.right = scale(svg.dataset.right);
     let curves = null;
-    const cross = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    const cross = document.createElementNS(svg.namespaceURI, "path");
     cross.setAttribute("class", "cross");
     const hide = () => { tip.hidden = true; cross.remove(); };
     svg.addEventListener("pointerleave", hide);

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use super::differences;
-use super::format::{number, plural, range};
-use super::html::{Section, escape, heading, missing, named, paragraph, table};
-use super::plot::classes;
+use super::forest::{Interval, forest};
+use super::format::{like, number, plural, range};
+use super::html::{Section, about, escape, heading, missing, named, table};
 use super::run::Run;
 use super::words::{self, direction, meaning, title, unit};
 use crate::record::{EvaluationFile, Measured};
@@ -40,14 +40,14 @@ pub(super) fn evaluation_names(runs: &[Run]) -> Vec<String> {
 
 /// A metric's name with what it says and which way is better.
 fn metric_cell(name: &str) -> String {
-    let mut about = meaning(name).to_owned();
+    let mut words = meaning(name).to_owned();
     for part in [unit(name), direction(name)] {
         if !part.is_empty() {
-            about += if about.is_empty() { "" } else { "; " };
-            about += part;
+            words += if words.is_empty() { "" } else { "; " };
+            words += part;
         }
     }
-    format!("{}<small>{}</small>", escape(&title(name)), escape(&about))
+    format!("{}<small>{}</small>", escape(&title(name)), escape(&words))
 }
 
 /// The best of some values marks its cell.
@@ -121,9 +121,9 @@ fn ends(runs: &[Run]) -> String {
     format!(
         "{}{}{}",
         heading("Measured by the run itself"),
-        paragraph(&format!(
-            "<span class=\"about\">Before the first step and at the end, on {rows_text} rows of \
-             <code>data.eval</code>. One number each, without an interval. The best is marked.</span>"
+        about(&format!(
+            "Before the first step and at the end, on {rows_text} rows of \
+             <code>data.eval</code>. One number each, without an interval. The best is marked."
         )),
         table("numbers", &head, &rows)
     )
@@ -161,7 +161,7 @@ fn evaluation(runs: &[Run], name: &str) -> String {
     let all = columns.iter().flat_map(|column| column.file.metrics.keys());
     let metrics = words::in_order(all.cloned().collect());
     let mut text = heading(&format!("Evaluation: {name}"));
-    text += &paragraph(&format!("<span class=\"about\">{}</span>", how(&columns)));
+    text += &about(&how(&columns));
     if metrics.is_empty() {
         return text + &missing("The file has no metrics.");
     }
@@ -182,7 +182,17 @@ fn evaluation(runs: &[Run], name: &str) -> String {
         for (measured, mark) in measured.iter().zip(marks) {
             cells.push(measured_cell(measured.as_ref(), mark));
         }
-        cells.push(forest(&columns, &measured));
+        let students = columns.iter().zip(&measured);
+        let student = |(column, measured): (&Column<'_>, &Option<Measured>)| {
+            let measured = measured.as_ref()?;
+            Some(Interval {
+                style: column.style,
+                label: column.label.clone(),
+                center: measured.center()?,
+                around: measured.around(),
+            })
+        };
+        cells.push(forest(&students.filter_map(student).collect::<Vec<_>>()));
         cells
     };
     let rows: Vec<Vec<String>> = metrics.iter().map(row).collect();
@@ -205,12 +215,13 @@ fn how(columns: &[Column<'_>]) -> String {
 
 fn way(file: &EvaluationFile) -> String {
     let mut parts = Vec::new();
-    if let Some(rows) = file.rows {
-        parts.push(plural(rows, "row"));
-    }
-    if let Some(data) = &file.data {
-        parts.push(format!("of <code>{}</code>", escape(data)));
-    }
+    let rows = file
+        .rows
+        .map_or("rows".to_owned(), |rows| plural(rows, "row"));
+    parts.push(match &file.data {
+        Some(data) => format!("{rows} of <code>{}</code>", escape(data)),
+        None => rows,
+    });
     let seeds: Vec<String> = file
         .runs
         .iter()
@@ -252,7 +263,7 @@ fn measured_cell(measured: Option<&Measured>, best: bool) -> String {
     };
     let mut text = value_cell(&number(center), best);
     if let Some(deviation) = measured.standard_deviation.filter(|d| d.is_finite()) {
-        let _ = write!(text, " ± {}", number(deviation));
+        let _ = write!(text, " ± {}", like(center, deviation));
     }
     if let Some(around) = measured.around() {
         let _ = write!(text, "<small>{}</small>", range(around));
@@ -261,69 +272,6 @@ fn measured_cell(measured: Option<&Measured>, best: bool) -> String {
         let _ = write!(text, "<small>greedy {}</small>", number(greedy));
     }
     text
-}
-
-/// The intervals of one metric, one below the other on one scale.
-fn forest(columns: &[Column<'_>], measured: &[Option<Measured>]) -> String {
-    const WIDTH: f64 = 170.0;
-    const LINE: f64 = 13.0;
-    let known: Vec<(usize, f64, Option<(f64, f64)>)> = measured
-        .iter()
-        .enumerate()
-        .filter_map(|(index, m)| {
-            let m = m.as_ref()?;
-            Some((index, m.center()?, m.around()))
-        })
-        .collect();
-    let ends = known.iter().flat_map(|(_, center, around)| {
-        let (low, high) = around.unwrap_or((*center, *center));
-        [low.min(*center), high.max(*center)]
-    });
-    let (low, high) = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), end| {
-        (low.min(end), high.max(end))
-    });
-    if !(high > low) {
-        return "–".to_owned();
-    }
-    let at = |value: f64| 6.0 + (WIDTH - 12.0) * (value - low) / (high - low);
-    let height = known.len() as f64 * LINE + 16.0;
-    let mut svg = format!(
-        "<svg class=\"forest\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"intervals\">"
-    );
-    for (line, (index, center, around)) in known.iter().enumerate() {
-        let y = line as f64 * LINE + 7.0;
-        let column = &columns[*index];
-        let _ = write!(svg, "<g class=\"{}\">", classes(column.style));
-        let mut said = format!("{}: {}", column.label, number(*center));
-        if let Some((from, to)) = around {
-            let _ = write!(
-                svg,
-                "<path class=\"interval\" d=\"M{:.1},{y:.1}H{:.1}M{:.1},{:.1}v6M{:.1},{:.1}v6\"/>",
-                at(*from),
-                at(*to),
-                at(*from),
-                y - 3.0,
-                at(*to),
-                y - 3.0
-            );
-            let _ = write!(said, " ({})", range((*from, *to)));
-        }
-        let _ = write!(
-            svg,
-            "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3.2\"><title>{}</title></circle></g>",
-            at(*center),
-            escape(&said)
-        );
-    }
-    let y = height - 3.0;
-    let _ = write!(
-        svg,
-        "<text class=\"mark\" x=\"0\" y=\"{y}\">{}</text>\
-         <text class=\"mark\" x=\"{WIDTH}\" y=\"{y}\" text-anchor=\"end\">{}</text></svg>",
-        number(low),
-        number(high)
-    );
-    svg
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! evaluation, beside the reference and the teacher's answer where these are known.
 
 use super::format::number;
-use super::html::{Section, code, escape, heading, missing, named, paragraph};
+use super::html::{self, Section, code, escape, heading, missing, named};
 use super::results::evaluation_names;
 use super::run::Run;
 use super::words;
@@ -110,7 +110,7 @@ fn during(runs: &[Run]) -> String {
         text = format!(
             "{}{}{text}",
             heading("Before and after"),
-            paragraph(&format!("<span class=\"about\">{about}</span>"))
+            html::about(&about)
         );
     }
     text

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::format::{count, duration, number};
-use super::html::{Section, details, escape, missing, named, paragraph, table};
+use super::html::{Section, about, details, escape, missing, named, paragraph, table};
 use super::plot::classes;
 use super::run::Run;
 
@@ -91,7 +91,7 @@ fn differing(runs: &[Run]) -> String {
     head.extend(runs.iter().enumerate().map(|(i, run)| named(i, &run.label)));
     format!(
         "{}{}",
-        paragraph("<span class=\"about\">What differs; all other keys are the same.</span>"),
+        about("What differs; all other keys are the same."),
         table("keys", &head, &rows)
     )
 }
@@ -254,15 +254,15 @@ pub(super) fn warnings(runs: &[Run]) -> Option<Section> {
         for (offset, stage) in run.offsets() {
             for warning in &stage.metrics.warnings {
                 let step = count((offset + warning.step) as u64);
-                let _ = write!(
+                let _ = writeln!(
                     items,
-                    "<li>{name}step {step}: {}</li>\n",
+                    "<li>{name}step {step}: {}</li>",
                     escape(&warning.text)
                 );
             }
         }
         for what in &run.unreadable {
-            let _ = write!(items, "<li>{name}{}</li>\n", escape(what));
+            let _ = writeln!(items, "<li>{name}{}</li>", escape(what));
         }
     }
     let body = match items.is_empty() {

@@ -1,7 +1,7 @@
 //! The runs in a sentence each, and which of two students is better.
 
 use super::compare::{Comparison, Evidence, Verdict};
-use super::format::{count, duration, large, number, plural, range, signed};
+use super::format::{count, duration, large, number, plural, range, signed, signed_range};
 use super::html::{Section, code, escape, missing, named, paragraph};
 use super::run::Run;
 use super::words::{self, direction, title, unit};
@@ -29,7 +29,10 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
             1 => String::new(),
             _ => named(index, &run.label),
         };
-        body += &format!("<div class=\"run\">{name}{}</div>\n", sentences(run));
+        body += &format!(
+            "<div class=\"run\">{name}{}</div>\n",
+            sentences(run, runs.len() == 1)
+        );
     }
     if runs.len() > 1 {
         body += &verdicts(runs);
@@ -54,7 +57,7 @@ fn methods(run: &Run) -> String {
     names.join(", then ")
 }
 
-fn sentences(run: &Run) -> String {
+fn sentences(run: &Run, alone: bool) -> String {
     let Some((first, last)) = run.first().zip(run.last()) else {
         return String::new();
     };
@@ -102,9 +105,11 @@ fn sentences(run: &Run) -> String {
     }
     made += &format!(": {}.", escape(&work.join(", ")));
     let mut text = paragraph(&made);
-    text += &outcome(run);
+    text += &outcome(run, alone);
+    text += &evaluated(run);
     if !run.finished() {
-        let planned = last.metrics.last("steps").map(|n| n as usize);
+        let planned = last.metrics.column("steps").unwrap_or_default().iter();
+        let planned = planned.rev().find(|n| n.is_finite()).map(|&n| n as usize);
         let of = planned.map_or(String::new(), |n| format!(" of {}", count(n as u64)));
         let steps = count(last.metrics.steps.last().copied().unwrap_or(0) as u64);
         let command = format!(
@@ -120,9 +125,13 @@ fn sentences(run: &Run) -> String {
 }
 
 /// From the start to the end, the main metric first.
-fn outcome(run: &Run) -> String {
+fn outcome(run: &Run, alone: bool) -> String {
     let names = run.measured();
-    let ranked = names.iter().filter(|name| words::better(name).is_some());
+    let main = words::main(&names);
+    let others = names
+        .iter()
+        .filter(|name| Some(*name) != main && words::better(name).is_some());
+    let ranked = main.into_iter().chain(others);
     let part = |name: &String| -> Option<String> {
         let (start, end) = run.outcome(name);
         let end = end?;
@@ -150,12 +159,44 @@ fn outcome(run: &Run) -> String {
     let parts: Vec<String> = ranked.filter_map(part).collect();
     match parts.is_empty() {
         false => paragraph(&format!("From the start to the end: {}.", parts.join("; "))),
+        // Of several runs, the verdict says that there is nothing to compare.
+        true if !alone => String::new(),
         true => {
             let what = "No metric was measured during this run, so it cannot be said whether the student got \
                  better. Set <code>data.eval</code> and <code>eval.metrics</code> in the configuration, or use ";
             let command = format!("distil eval {}/student", run.path.display());
             missing(&format!("{what}{}.", code(&command)))
         }
+    }
+}
+
+/// The main metric of each evaluation.
+fn evaluated(run: &Run) -> String {
+    let mut names: Vec<&String> = run.evaluations.iter().map(|e| &e.name).collect();
+    names.dedup();
+    let part = |name: &&String| -> Option<String> {
+        let file = run.evaluation(name)?;
+        let metrics = words::in_order(file.metrics.keys().cloned().collect());
+        let main = words::main(&metrics)?;
+        let measured = file.metrics.get(main)?;
+        let around = measured.around();
+        let around = around.map_or(String::new(), |around| {
+            format!(" (95 % interval {})", range(around))
+        });
+        let rows = file
+            .rows
+            .map_or(String::new(), |rows| format!(", {}", plural(rows, "row")));
+        Some(format!(
+            "{} <b>{}</b>{around} on {}{rows}",
+            escape(&title(main)),
+            number(measured.center()?),
+            escape(name)
+        ))
+    };
+    let parts: Vec<String> = names.iter().filter_map(part).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => paragraph(&format!("Evaluated: {}.", parts.join("; "))),
     }
 }
 
@@ -322,7 +363,7 @@ fn sentence(
              The difference is {}, and with 95 % confidence it is {}, which leaves out 0 ({how}).",
             direction(metric),
             signed(difference),
-            range(interval)
+            signed_range(interval)
         ),
         (Some((difference, interval)), None) => format!(
             "<strong class=\"open\">Not decided between {a} and {b}</strong> by {by}: {numbers} ({}). \
@@ -330,7 +371,7 @@ fn sentence(
              More rows or more seeds would narrow this.",
             direction(metric),
             signed(difference),
-            range(interval)
+            signed_range(interval)
         ),
         (None, _) => {
             let seems = match words::beats(metric, comparison.a, comparison.b) {

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::format::{number, plural};
-use super::html::{Section, code, escape, missing, named, paragraph};
+use super::html::{Section, about, code, escape, missing, named};
 use super::run::Run;
 use crate::record::TokenRow;
 
@@ -55,10 +55,10 @@ fn view(runs: &[Run], rows: &[(usize, &str, &TokenRow)]) -> String {
         .flat_map(|(_, _, row)| (0..row.tokens.len()).map(|t| ratio(row, t)));
     let reward_scale = typical(rewards);
     let ratio_scale = typical(ratios);
-    let mut text = paragraph(
-        "<span class=\"about\">The reward is the one that the teacher's logits induce of each token. The log-ratio is \
-         log p − log q: blue where the teacher finds the token likelier than the student does, orange where less \
-         likely. Point at a token for its numbers.</span>",
+    let mut text = about(
+        "The reward is the one that the teacher's logits induce of each token: blue above 0, orange below. The log-ratio \
+         is log p − log q: blue where the teacher finds the token likelier than the student does, orange where less \
+         likely. Point at a token for its numbers.",
     );
     text += "<div class=\"tokens\">\n";
     let ways = [
@@ -68,10 +68,10 @@ fn view(runs: &[Run], rows: &[(usize, &str, &TokenRow)]) -> String {
     let mut checked = " checked";
     for (id, name, scale) in ways {
         if scale.is_some() {
-            let _ = write!(
+            let _ = writeln!(
                 text,
                 "<input type=\"radio\" name=\"tokens-by\" id=\"by-{id}\"{checked}>\
-                 <label for=\"by-{id}\">{name}</label>\n"
+                 <label for=\"by-{id}\">{name}</label>"
             );
             checked = "";
         }
@@ -204,7 +204,7 @@ fn legend(id: &str, scale: f64) -> String {
             class(kind, Some(shade)).trim_end()
         );
     }
-    let _ = write!(text, " {} and beyond</p>\n", number(scale));
+    let _ = writeln!(text, " {} and beyond</p>", number(scale));
     text
 }
 

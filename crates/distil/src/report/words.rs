@@ -70,13 +70,13 @@ const WORDS: &[Word] = &[
     word(
         "policy_gradient",
         "policy gradient",
-        "",
+        "value",
         "Its gradient matters; its value is near zero by construction.",
     ),
     word(
         "flatness",
         "flatness",
-        "",
+        "value",
         "The flattening term of the policy gradient.",
     ),
     word(
@@ -88,16 +88,16 @@ const WORDS: &[Word] = &[
     word(
         "moment",
         "moment",
-        "",
+        "value",
         "Advantage of the teacher over the student under the Q-function.",
     ),
     word(
         "gradient_norm",
         "gradient norm",
-        "",
+        "norm",
         "Norm of the whole gradient before clipping.",
     ),
-    word("learning_rate", "learning rate", "", "Of each step."),
+    word("learning_rate", "learning rate", "rate", "Of each step."),
     word(
         "tokens_per_second",
         "speed",
@@ -161,14 +161,19 @@ const WORDS: &[Word] = &[
     word(
         "reward",
         "reward",
-        "",
+        "reward",
         "Mean reward of the sampled responses.",
     ),
-    word("return", "return", "", "Mean sum of rewards of a response."),
+    word(
+        "return",
+        "return",
+        "reward",
+        "Mean sum of rewards of a response.",
+    ),
     word(
         "reward_std",
         "spread of the reward",
-        "",
+        "reward",
         "Standard deviation over the step's responses.",
     ),
     word(
@@ -189,7 +194,7 @@ const WORDS: &[Word] = &[
 pub(super) fn column(key: &str) -> (String, &'static str, &'static str) {
     match WORDS.iter().find(|word| word.key == key) {
         Some(word) => (word.title.to_owned(), word.unit, word.meaning),
-        None => (readable(key), "", ""),
+        None => (readable(key), "value", ""),
     }
 }
 

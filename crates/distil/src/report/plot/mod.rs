@@ -173,8 +173,7 @@ impl Plot {
         let from = width(&left_marks).max(30.0);
         let to = WIDTH - right_marks.as_deref().map_or(16.0, width);
         let points = self.curves.iter().flat_map(Curve::points);
-        let padding = if self.x.marks.is_empty() { 0.0 } else { 0.0 };
-        let x = scale(&self.x, points.map(|(x, _)| x), (from, to), padding);
+        let x = scale(&self.x, points.map(|(x, _)| x), (from, to), 0.0);
 
         let mut svg = format!(
             "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\" \
@@ -192,29 +191,40 @@ impl Plot {
             let y = row as f64 * LINE + 12.0;
             for &(x, index) in entries {
                 let curve = &self.curves[index];
+                let sample = match curve.cloud {
+                    false => format!("<path class=\"line\" d=\"M{x:.1},{:.1}h22\"/>", y - 4.0),
+                    true => format!(
+                        "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>",
+                        x + 18.0,
+                        y - 4.0
+                    ),
+                };
                 let _ = write!(
                     svg,
-                    "<g class=\"{}\"><path class=\"line\" d=\"M{x:.1},{:.1}h22\"/>\
-                     <text x=\"{:.1}\" y=\"{y:.1}\">{}</text></g>",
+                    "<g class=\"{}\">{sample}<text x=\"{:.1}\" y=\"{y:.1}\">{}</text></g>",
                     classes(curve.style),
-                    y - 4.0,
                     x + 27.0,
                     escape(&self.legend_text(curve)),
                 );
             }
         }
         let y = top - 10.0;
-        let _ = write!(
-            svg,
-            "<text class=\"axis\" x=\"0\" y=\"{y:.1}\">{}</text>",
-            escape(&self.left.label)
-        );
-        if let Some((axis, _)) = &right {
+        let mut label = |side: Side, x: f64, anchor: &str, text: &str| {
+            // Of two axes, each has the colour of its curve.
+            let curve = self.curves.iter().find(|curve| curve.side == side);
+            let class = match (&self.right, curve) {
+                (Some(_), Some(curve)) => format!("axis own {}", classes(curve.style)),
+                _ => "axis".to_owned(),
+            };
             let _ = write!(
                 svg,
-                "<text class=\"axis\" x=\"{WIDTH}\" y=\"{y:.1}\" text-anchor=\"end\">{}</text>",
-                escape(&axis.label)
+                "<text class=\"{class}\" x=\"{x}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+                escape(text)
             );
+        };
+        label(Side::Left, 0.0, "start", &self.left.label);
+        if let Some((axis, _)) = &right {
+            label(Side::Right, WIDTH, "end", &axis.label);
         }
         svg.push_str("<g class=\"grid\">");
         for (value, _) in &left_marks {
@@ -277,12 +287,16 @@ impl Plot {
                 escape(name)
             );
         }
+        let y_of = |curve: &Curve| match (&right, curve.side) {
+            (Some((_, right)), Side::Right) => *right,
+            _ => left,
+        };
+        // No curve's noise hides another's line.
+        for curve in self.curves.iter().filter(|curve| !curve.line.is_empty()) {
+            curve.draw_faint(&mut svg, &x, &y_of(curve));
+        }
         for curve in &self.curves {
-            let y = match (&right, curve.side) {
-                (Some((_, right)), Side::Right) => right,
-                _ => &left,
-            };
-            curve.draw(&mut svg, &x, y);
+            curve.draw(&mut svg, &x, &y_of(curve));
         }
         svg.push_str("</svg>");
         svg
@@ -313,7 +327,7 @@ impl Plot {
             if let Some(row) = rows.last_mut() {
                 row.push((x, index));
             }
-            x += width + 18.0;
+            x += width + 22.0;
         }
         rows
     }
@@ -333,22 +347,23 @@ impl Curve {
         self.points().map(|(_, y)| y).chain(intervals)
     }
 
-    fn draw(&self, svg: &mut String, x: &Scale, y: &Scale) {
-        let side = match self.side {
-            Side::Left => "left",
-            Side::Right => "right",
-        };
-        let _ = write!(svg, "<g class=\"{}\">", classes(self.style));
+    fn draw_faint(&self, svg: &mut String, x: &Scale, y: &Scale) {
         if !self.faint.is_empty() {
-            let class = if self.line.is_empty() {
-                "line"
-            } else {
-                "faint"
-            };
-            self.path(svg, &self.faint, class, side, x, y);
+            let _ = write!(svg, "<g class=\"{}\">", classes(self.style));
+            self.path(svg, &self.faint, "faint", x, y);
+            svg.push_str("</g>");
         }
-        if !self.line.is_empty() {
-            self.path(svg, &self.line, "line", side, x, y);
+    }
+
+    /// All but what is faint; that too, as the line, if there is no other.
+    fn draw(&self, svg: &mut String, x: &Scale, y: &Scale) {
+        let _ = write!(svg, "<g class=\"{}\">", classes(self.style));
+        let line = match self.line.is_empty() {
+            true => &self.faint,
+            false => &self.line,
+        };
+        if !line.is_empty() {
+            self.path(svg, line, "line", x, y);
         }
         for dot in &self.dots {
             let (at_x, at_y) = (x.at(dot.x), y.at(dot.y));
@@ -382,15 +397,11 @@ impl Curve {
         svg.push_str("</g>");
     }
 
-    fn path(
-        &self,
-        svg: &mut String,
-        points: &[(f64, f64)],
-        class: &str,
-        side: &str,
-        x: &Scale,
-        y: &Scale,
-    ) {
+    fn path(&self, svg: &mut String, points: &[(f64, f64)], class: &str, x: &Scale, y: &Scale) {
+        let side = match self.side {
+            Side::Left => "left",
+            Side::Right => "right",
+        };
         let mut path = String::with_capacity(points.len() * 12);
         let mut pen_up = true;
         for &(px, py) in points {
@@ -422,7 +433,8 @@ fn scale(
     const DECADES: f64 = 2.3;
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values.chain(axis.holds.iter().copied()) {
-        if value.is_finite() {
+        // A range must be finite, too.
+        if value.abs() < 1e300 {
             (low, high) = (low.min(value), high.max(value));
         }
     }

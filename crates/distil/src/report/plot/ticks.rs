@@ -5,7 +5,12 @@ use crate::report::format::{minus, number, scientific};
 
 /// Marks of a linear axis from `low` to `high`, about `count` of them, with their texts.
 pub(super) fn linear(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
-    let step = nice((high - low) / count.max(1) as f64);
+    let marks = |step: f64| (high / step + 1e-9).floor() - (low / step - 1e-9).ceil() + 1.0;
+    let mut step = nice((high - low) / count.max(1) as f64);
+    // Two marks alone say little.
+    if marks(step) < 3.0 {
+        step = nice(step / 2.5);
+    }
     if !(step.is_finite() && step > 0.0) {
         return vec![(low, number(low))];
     }
@@ -49,7 +54,7 @@ fn label(mark: f64, step: f64) -> String {
         return "0".to_owned();
     }
     let size = mark.abs();
-    if size < 1e-3 || size >= 1e10 {
+    if !(1e-3..1e10).contains(&size) {
         return scientific(mark);
     }
     // As few decimals as the step needs.
@@ -59,7 +64,12 @@ fn label(mark: f64, step: f64) -> String {
         .find(|(unit, _)| size >= 10_000.0 && size >= *unit);
     let (unit, name) = unit.unwrap_or((1.0, ""));
     let decimals = (-(step / unit * 1.000_001).log10().floor()).clamp(0.0, 6.0) as usize;
-    minus(format!("{:.decimals$}{name}", mark / unit))
+    let text = format!("{:.decimals$}", mark / unit);
+    let text = match name.is_empty() || decimals == 0 {
+        true => &text,
+        false => text.trim_end_matches('0').trim_end_matches('.'),
+    };
+    minus(format!("{text}{name}"))
 }
 
 fn plain(mark: f64) -> String {
