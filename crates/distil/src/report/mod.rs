@@ -23,6 +23,7 @@ mod summary;
 mod tests;
 mod thin;
 mod tokens;
+mod verdict;
 mod words;
 
 use std::path::PathBuf;

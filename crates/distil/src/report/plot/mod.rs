@@ -5,12 +5,14 @@
 //! (`d0`…) of its own. The scales stand in `data-` attributes, so that the page's script can read
 //! values off the curves instead of being given every number twice.
 
+mod scale;
 mod ticks;
 
 use std::fmt::Write as _;
 
-use super::format::number;
 use super::html::escape;
+pub(super) use scale::Axis;
+use scale::{Scale, marks, scale};
 
 /// Colours of the style.
 pub(super) const COLOURS: usize = 7;
@@ -38,34 +40,6 @@ pub(super) struct Plot {
     pub(super) rules: Vec<(f64, String)>,
     /// Whether a list of the curves stands above; only if there are several.
     pub(super) legend: bool,
-}
-
-/// An axis.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Axis {
-    /// Quantity and unit.
-    pub(super) label: String,
-    /// Marks with their texts instead of numbers.
-    pub(super) marks: Vec<(f64, String)>,
-    /// Values that must be on it.
-    pub(super) holds: Vec<f64>,
-    /// Never logarithmic.
-    pub(super) linear: bool,
-}
-
-impl Axis {
-    pub(super) fn of(label: &str) -> Self {
-        Self {
-            label: label.to_owned(),
-            ..Self::default()
-        }
-    }
-
-    /// With these values on it.
-    pub(super) fn holding(mut self, values: &[f64]) -> Self {
-        self.holds.extend_from_slice(values);
-        self
-    }
 }
 
 /// Which vertical axis a curve belongs to.
@@ -105,39 +79,6 @@ pub(super) struct Dot {
 /// The classes of a style.
 pub(super) fn classes(style: usize) -> String {
     format!("c{} d{}", style % COLOURS, style % DASHES)
-}
-
-/// From values to places.
-#[derive(Debug, Clone, Copy)]
-struct Scale {
-    low: f64,
-    high: f64,
-    from: f64,
-    to: f64,
-    logarithmic: bool,
-}
-
-impl Scale {
-    fn at(&self, value: f64) -> f64 {
-        let place = |value: f64| match self.logarithmic {
-            true => value.log10(),
-            false => value,
-        };
-        let (low, high) = (place(self.low), place(self.high));
-        self.from + (self.to - self.from) * (place(value) - low) / (high - low)
-    }
-
-    fn attribute(&self) -> String {
-        let kind = u8::from(self.logarithmic);
-        let Self {
-            low,
-            high,
-            from,
-            to,
-            ..
-        } = self;
-        format!("{low:e},{high:e},{from:.1},{to:.1},{kind}")
-    }
 }
 
 impl Plot {
@@ -422,69 +363,6 @@ impl Curve {
     }
 }
 
-/// A scale that holds all values, with some `room` (a share of the range) around them. It is
-/// logarithmic where the values are all positive and the largest is hundreds of times the smallest.
-fn scale(
-    axis: &Axis,
-    values: impl Iterator<Item = f64>,
-    (from, to): (f64, f64),
-    room: f64,
-) -> Scale {
-    const DECADES: f64 = 2.3;
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for value in values.chain(axis.holds.iter().copied()) {
-        // A range must be finite, too.
-        if value.abs() < 1e300 {
-            (low, high) = (low.min(value), high.max(value));
-        }
-    }
-    if low > high {
-        (low, high) = (0.0, 1.0);
-    }
-    let logarithmic = !axis.linear && low > 0.0 && (high / low).log10() > DECADES && room > 0.0;
-    if logarithmic {
-        let factor = (high / low).powf(room);
-        (low, high) = (low / factor, high * factor);
-    } else {
-        if high - low <= high.abs().max(low.abs()) * 1e-9 {
-            let half = (high.abs() * 0.1).max(1e-12);
-            (low, high) = match room > 0.0 && low == 0.0 {
-                true => (-0.1, 1.0),
-                false => (low - half, high + half),
-            };
-        }
-        let room = (high - low) * room;
-        // Not below zero for what never is.
-        low = if low >= 0.0 && low < 2.0 * room {
-            0.0
-        } else {
-            low - room
-        };
-        high += room;
-    }
-    Scale {
-        low,
-        high,
-        from,
-        to,
-        logarithmic,
-    }
-}
-
-fn marks(axis: &Axis, scale: &Scale, count: usize) -> Vec<(f64, String)> {
-    if !axis.marks.is_empty() {
-        return axis.marks.clone();
-    }
-    let marks = match scale.logarithmic {
-        true => ticks::logarithmic(scale.low, scale.high),
-        false => ticks::linear(scale.low, scale.high, count),
-    };
-    match marks.is_empty() {
-        true => vec![(scale.low, number(scale.low))],
-        false => marks,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,19 +424,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wide_range_is_logarithmic_and_a_point_lies_where_it_should() {
+    fn a_wide_range_is_logarithmic() {
         let wide = plot(&[(0.0, 0.01), (1.0, 1000.0)]);
         assert!(wide.svg().contains(",1\""), "logarithmic");
         let narrow = plot(&[(0.0, 10.0), (1.0, 90.0)]);
         assert!(!narrow.svg().contains(",1\""));
-        let scale = Scale {
-            low: 1.0,
-            high: 100.0,
-            from: 0.0,
-            to: 10.0,
-            logarithmic: true,
-        };
-        assert!((scale.at(10.0) - 5.0).abs() < 1e-12);
     }
 
     #[test]
