@@ -7,7 +7,7 @@ use super::format::{number, plural};
 use super::html::{Section, about, figure, figures, introduced, missing};
 use super::plot::{Axis, Curve, Dot, Plot, Side};
 use super::run::Run;
-use super::thin::{MOST, extremes, means};
+use super::thin::{MOST, READABLE, extremes, means};
 use super::words;
 
 /// Terms of a loss, in the order of its plots.
@@ -117,8 +117,12 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
 }
 
 fn explanation(runs: &[Run]) -> String {
-    let mut text =
-        "Faint: every step. Strong: a moving mean over a fortieth of the steps.".to_owned();
+    let smooth = runs.iter().any(|run| run.steps() >= READABLE);
+    let mut text = match smooth {
+        true => "Faint: every step. Strong: a moving mean over a fortieth of the steps.",
+        false => "Every step is drawn.",
+    }
+    .to_owned();
     if let Some(longest) = runs
         .iter()
         .map(Run::steps)
@@ -235,8 +239,13 @@ fn overlay(
             curve.faint.clear();
         }
     }
+    // A curve alone has no legend to name it.
+    let caption = match &curves[..] {
+        [one] if one.name != title => format!("Of {}.", super::html::escape(&one.name)),
+        _ => String::new(),
+    };
     let plot = plot(runs, title, unit, curves);
-    (!plot.is_empty()).then(|| figure(title, &plot.svg(), ""))
+    (!plot.is_empty()).then(|| figure(title, &plot.svg(), &caption))
 }
 
 /// The columns that some run has, among these.

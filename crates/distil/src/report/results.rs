@@ -59,7 +59,8 @@ fn best(metric: &str, values: &[Option<f64>]) -> Vec<bool> {
             true => value,
             false => best,
         });
-    let several = values.iter().flatten().count() > 1 && words::better(metric).is_some();
+    let several = values.iter().flatten().any(|value| Some(*value) != top);
+    let several = several && words::better(metric).is_some();
     let marked = |value: &Option<f64>| several && value.is_some() && *value == top;
     values.iter().map(marked).collect()
 }
@@ -285,5 +286,6 @@ mod tests {
         assert_eq!(best("rouge_l", &values), [true, false, false, false]);
         assert_eq!(best("eos_rate", &values), [false; 4], "it does not rank");
         assert_eq!(best("rouge_l", &[Some(0.3), None]), [false, false], "alone");
+        assert_eq!(best("rouge_l", &[Some(0.3); 2]), [false, false], "equal");
     }
 }

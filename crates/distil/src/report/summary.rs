@@ -104,6 +104,16 @@ fn sentences(run: &Run, alone: bool) -> String {
     let mut text = paragraph(&made);
     text += &outcome(run, alone);
     text += &evaluated(run);
+    let number = |key: &str| last.eval.get(key).and_then(serde_json::Value::as_u64);
+    if let (Some(step), Some(steps)) = (number("student_step"), number("steps"))
+        && step < steps
+    {
+        text += &paragraph(&format!(
+            "The student is the best checkpoint, of step {} of {}.",
+            count(step),
+            count(steps)
+        ));
+    }
     if !run.finished() {
         let planned = last.metrics.column("steps").unwrap_or_default().iter();
         let planned = planned.rev().find(|n| n.is_finite()).map(|&n| n as usize);

@@ -7,6 +7,9 @@
 /// Points that a drawn curve has at most.
 pub(super) const MOST: usize = 600;
 
+/// Steps of a curve that can be read without means.
+pub(super) const READABLE: usize = 60;
+
 /// Points of a curve of means.
 const MEANS: usize = 200;
 
@@ -77,7 +80,6 @@ pub(super) fn extremes(column: Column<'_>, most: usize) -> Vec<(f64, f64)> {
 
 /// A moving mean and how many steps it is over; none for a curve that is short enough to be read.
 pub(super) fn means(column: Column<'_>) -> Option<(usize, Vec<(f64, f64)>)> {
-    const READABLE: usize = 60;
     let count = column.len();
     if count < READABLE || column.finite() < READABLE {
         return None;

@@ -71,7 +71,7 @@ const WORDS: &[Word] = &[
         "policy_gradient",
         "policy gradient",
         "value",
-        "Its gradient matters; its value is near zero by construction.",
+        "Log-probabilities times their weights; the gradient matters, not the value.",
     ),
     word(
         "flatness",
@@ -162,19 +162,19 @@ const WORDS: &[Word] = &[
         "reward",
         "reward",
         "reward",
-        "Mean reward of the sampled responses.",
+        "Mean reward of what is sampled: of a token or of a response, as the method has it.",
     ),
     word(
         "return",
         "return",
         "reward",
-        "Mean sum of rewards of a response.",
+        "Mean return from the first token of a response.",
     ),
     word(
         "reward_std",
         "spread of the reward",
         "reward",
-        "Standard deviation over the step's responses.",
+        "Standard deviation of the reward within the step.",
     ),
     word(
         "preference_accuracy",
