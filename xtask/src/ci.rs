@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use crate::end_to_end;
+use crate::{browser, end_to_end};
 
 /// Whether the binary is run on a real model.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,13 @@ pub(crate) fn run_end_to_end() -> ExitCode {
     report(outcome, counts)
 }
 
+/// Runs the step with the browser alone.
+pub(crate) fn run_browser() -> ExitCode {
+    let mut counts = Counts::default();
+    let outcome = reports_in_a_browser(&mut counts);
+    report(outcome, counts)
+}
+
 fn report(outcome: Outcome<()>, mut counts: Counts) -> ExitCode {
     if let Err(message) = &outcome {
         // A step without tests of its own failed.
@@ -82,10 +89,19 @@ fn steps(end_to_end: EndToEnd, counts: &mut Counts) -> Outcome<()> {
     step("tests of the portable compositions", || {
         tests(libraries, &[("DISTIL_PORTABLE", "1")], counts)
     })?;
+    reports_in_a_browser(counts)?;
     if end_to_end == EndToEnd::Yes {
         the_end_to_end_run(counts)?;
     }
     Ok(())
+}
+
+fn reports_in_a_browser(counts: &mut Counts) -> Outcome<()> {
+    step("report in a browser", || {
+        cargo("build --locked --workspace", &[])?;
+        let home = root().join("target/report-in-a-browser");
+        browser::run(&binary()?, &home, counts)
+    })
 }
 
 fn the_end_to_end_run(counts: &mut Counts) -> Outcome<()> {

@@ -2,6 +2,7 @@
 //!
 //! It ends with a line `N passed, N failed`: tests of all crates and checks of the end-to-end run.
 
+mod browser;
 mod ci;
 mod compare;
 mod end_to_end;
@@ -13,12 +14,14 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask ci [--fast]
        cargo xtask end-to-end
+       cargo xtask browser
        cargo xtask compare [--out DIR] [--seeds N] [--tokens N] [--methods A,B] [--set KEY=VALUE]
        cargo xtask pbkd-study
 
-  ci           format, clippy, documentation, tests, and the end-to-end run
+  ci           format, clippy, documentation, tests, reports in a browser, and the end-to-end run
   --fast       without the end-to-end run
   end-to-end   the binary on a real model of 100 MB, which is fetched once
+  browser      reports of two runs in a headless Chromium, which is installed if apt-get can
   compare      every method on one task from one start with the same student tokens: a table of
                means with 95 % intervals [default: 3 seeds, 1600 tokens, runs/compare]
   pbkd-study   PbKD's rates on problems with a known reward: the table and picture of the book";
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(ci::EndToEnd::Yes),
         ["ci", "--fast"] => ci::run(ci::EndToEnd::No),
         ["end-to-end"] => ci::run_end_to_end(),
+        ["browser"] => ci::run_browser(),
         ["pbkd-study"] => match pbkd_study::run(24) {
             Ok(()) => ExitCode::SUCCESS,
             Err(what) => {

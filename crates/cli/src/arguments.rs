@@ -50,6 +50,7 @@ pub(crate) enum Verb {
     Reward(verb::reward::Reward),
     Eval(verb::eval::Eval),
     Export(verb::export::Export),
+    Report(verb::report::Report),
     Prune(verb::prune::Prune),
     Convert(verb::convert::Convert),
     Methods(verb::methods::Methods),

@@ -69,6 +69,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Score(score) => verb::score::run(&score, progress)?,
         Verb::Eval(eval) => verb::eval::run(&eval, progress)?,
         Verb::Export(export) => verb::export::run(&export)?,
+        Verb::Report(report) => verb::report::run(&report)?,
         Verb::Plan(plan) => verb::plan::run(&plan, progress)?,
         Verb::Bench(bench) => verb::bench::run(&bench, progress)?,
         Verb::Train(train) => return verb::train::run(&train, progress),

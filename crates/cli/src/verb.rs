@@ -11,6 +11,7 @@ pub(crate) mod models;
 pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod quickstart;
+pub(crate) mod report;
 pub(crate) mod reward;
 pub(crate) mod score;
 pub(crate) mod train;

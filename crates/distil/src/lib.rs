@@ -1,7 +1,7 @@
 //! Reward- and preference-guided knowledge distillation of language models.
 //!
 //! The modules are the rooms a batch travels through:
-//! data → rollout → teacher → objective → method → train → eval.
+//! data → rollout → teacher → objective → method → train → eval → report.
 
 pub mod bench;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod objective;
 pub mod plan;
 pub mod quickstart;
 pub mod record;
+pub mod report;
 pub mod reward;
 pub(crate) mod reward_model;
 pub mod rollout;

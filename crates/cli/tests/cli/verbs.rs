@@ -11,7 +11,7 @@ const METHODS: [&str; 10] = [
     "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "dpkd", "llmr", "pbkd", "mm_pbkd",
 ];
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 14] = [
     "quickstart",
     "train",
     "plan",
@@ -20,6 +20,7 @@ const VERBS: [&str; 13] = [
     "score",
     "reward",
     "eval",
+    "report",
     "prune",
     "convert",
     "methods",
@@ -726,4 +727,35 @@ fn a_padded_vocabulary_aligns_by_itself() {
         home.write("padded.toml", &config);
         home.ok(&["train", "padded.toml", "--out", &format!("run-{student}")]);
     }
+}
+
+#[test]
+fn a_report_is_one_file_about_one_run_or_several() {
+    let home = Home::new();
+    for (method, out) in [("name = \"kd\"", "kd"), ("name = \"sft\"", "sft")] {
+        home.configure(method, "steps = 2");
+        home.ok(&["train", "run.toml", "--out", out]);
+    }
+    let path = home.ok(&["report", "kd"]);
+    assert_eq!(path.trim(), "kd/report.html");
+    let one = String::from_utf8(home.read("kd/report.html")).unwrap();
+    assert!(
+        one.starts_with("<!DOCTYPE html>") && one.contains("Word-level knowledge distillation")
+    );
+    assert!(one.contains("<figure><h4>loss</h4><svg class=\"plot\""));
+    // A run's own report is made anew; a file that was named is not.
+    home.ok(&["report", "kd"]);
+    home.ok(&["report", "kd", "sft"]);
+    let both = String::from_utf8(home.read("report.html")).unwrap();
+    assert!(both.contains("<code>method.name</code>"), "what differs");
+    home.refused(
+        &["report", "kd", "sft"],
+        &["report.html exists already", "--force"],
+    );
+    home.ok(&["report", "kd", "sft", "--force"]);
+    home.refused(
+        &["report", "kd/student"],
+        &["not a run's folder", "distil train"],
+    );
+    home.refused(&["report"], &["<RUN>"]);
 }
