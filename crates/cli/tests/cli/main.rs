@@ -3,5 +3,6 @@
 mod bad_input;
 mod home;
 mod interruption;
+mod plan;
 mod real_model;
 mod verbs;

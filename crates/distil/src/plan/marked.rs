@@ -92,9 +92,11 @@ impl Page {
         let at = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(at, _)| at);
         self.piece(&text[..at(ENDS)], special, styles);
         let words = format!("[… {} characters are not shown …]", count - 2 * ENDS);
+        self.fold();
         for c in words.chars() {
             self.push(c, Style::Aside);
         }
+        self.fold();
         self.piece(&text[at(count - ENDS)..], special, styles);
     }
 
@@ -128,14 +130,24 @@ impl Page {
             let rest = self
                 .cells
                 .split_off(if at > WIDTH / 2 { at } else { WIDTH });
-            self.end_line();
-            (self.cells, self.folded) = (rest, true);
+            self.fold();
+            self.cells = rest;
         }
         self.cells.push((c, style));
     }
 
+    /// Goes on in a new line that is none of the text's.
+    fn fold(&mut self) {
+        self.end_line();
+        self.folded = true;
+    }
+
     fn end_line(&mut self) {
-        let mut line = String::from(if self.folded { "  ╎ " } else { "  │ " });
+        let mut line = match (self.folded, self.cells.is_empty()) {
+            (true, _) => String::from("  ╎ "),
+            (false, true) => String::from("  │"),
+            (false, false) => String::from("  │ "),
+        };
         for run in self.cells.chunk_by(|a, b| a.1 == b.1) {
             let text: String = run.iter().map(|(c, _)| c).collect();
             line.push_str(&run[0].1.paint(&text, self.colours));
@@ -175,7 +187,7 @@ mod tests {
         let row = row("<s>a\nb:\n", Some("c\n\nd</s>"));
         assert_eq!(
             lines(&row, false),
-            ["  │ <s>a", "  │ b:", "  │ ⟦c", "  │ ", "  │ d</s>⟧"]
+            ["  │ <s>a", "  │ b:", "  │ ⟦c", "  │", "  │ d</s>⟧"]
         );
         assert_eq!(
             lines(&row, true),
@@ -183,7 +195,7 @@ mod tests {
                 "  │ \x1b[36m<s>\x1b[0ma",
                 "  │ b:",
                 "  │ \x1b[7m⟦c\x1b[0m",
-                "  │ ",
+                "  │",
                 "  │ \x1b[7md\x1b[0m\x1b[7;36m</s>\x1b[0m\x1b[7m⟧\x1b[0m"
             ]
         );

@@ -104,7 +104,10 @@ pub(super) fn teacher_passes(method: &Method, cached: bool) -> Vec<Passes> {
         _ => {
             let kept = kept_text(method);
             let read = match method {
-                Method::Dpkd(_) => trained_texts(method),
+                Method::Dpkd(Dpkd {
+                    form: DpkdForm::Token(_),
+                    ..
+                }) => trained_texts(method),
                 _ => objective,
             };
             let layers = |text| f64::from(u8::from(!(cached && text == kept)));

@@ -168,12 +168,9 @@ pub(super) fn rendered(config: &Config, setup: &Setup) -> Result<Vec<Rendered>> 
 
 /// Some numbers below `count`, ascending, the first and the last among them.
 fn some_of(count: usize) -> Vec<usize> {
-    let last = count.saturating_sub(1);
-    let mut some: Vec<usize> = (0..SHOWN.min(count))
-        .map(|i| i * last / (SHOWN - 1))
-        .collect();
-    some.dedup();
-    some
+    let (last, shown) = (count.saturating_sub(1), SHOWN.min(count));
+    let between = shown.saturating_sub(1).max(1);
+    (0..shown).map(|i| i * last / between).collect()
 }
 
 /// Whose text the student is trained on.

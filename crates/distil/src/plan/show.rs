@@ -146,11 +146,15 @@ fn cost(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         true => " or so, until train.tokens is reached,",
         false => "",
     };
+    let steps = format!(
+        "{}{until} of {} rows, {:.1} times over the rows; about {:.0} tokens each, sequences of at \
+         most {} tokens",
+        plan.steps, plan.batch, plan.epochs, plan.tokens_per_step, plan.longest
+    );
     writeln!(
         f,
-        "steps     {}{until} of {} rows, {:.1} times over the rows; about {:.0} tokens each, \
-         sequences of at most {} tokens",
-        plan.steps, plan.batch, plan.epochs, plan.tokens_per_step, plan.longest
+        "steps     {}",
+        folded(&steps, "          ", "").trim_start()
     )?;
     for (name, all, parts) in [
         ("memory", plan.memory_bytes(), &plan.memory),
@@ -220,7 +224,7 @@ fn warnings(warnings: &[Warning], colours: bool, f: &mut fmt::Formatter<'_>) -> 
         let places: Vec<String> = warning.examples.iter().map(Place::to_string).collect();
         let what = match places.is_empty() {
             true => warning.what.clone(),
-            false => format!("{}: for example {}", warning.what, places.join(" and ")),
+            false => format!("{} (for example {})", warning.what, places.join(" and ")),
         };
         let text = folded(&what, "    ", "");
         write!(
@@ -353,7 +357,7 @@ mod tests {
         }
         assert_eq!(
             Shown(&[warning.clone(), note], false).to_string(),
-            "warnings  1, and 1 note\n  ! 2 rows are odd: for example d/x.jsonl:3\n    → mend them\n  \
+            "warnings  1, and 1 note\n  ! 2 rows are odd (for example d/x.jsonl:3)\n    → mend them\n  \
              · 2 rows are odd\n    → mend them"
         );
         assert_eq!(Shown(&[], false).to_string(), "warnings  none");

@@ -13,18 +13,22 @@ use crate::data::read::DataSet;
 use crate::data::row::{Row, RowSource};
 use crate::data::shape::recognise;
 
-/// A configuration of these keys, with a teacher, training rows and held-out rows.
+/// A configuration of these keys, with a teacher and training rows.
 pub(super) fn config(text: &str) -> Config {
     let text = format!(
-        "teacher.model = \"t\"\nstudent.prune.layers = 2\ndata.train = \"a.jsonl\"\n\
-         data.eval = \"b.jsonl\"\n{text}"
+        "teacher.model = \"t\"\nstudent.prune.layers = 2\ndata.train = \"a.jsonl\"\n{text}"
     );
     Config::parse(&text, Path::new("run.toml"), &[]).unwrap()
 }
 
+/// The same with held-out rows.
+pub(super) fn measured(text: &str) -> Config {
+    config(&format!("data.eval = \"b.jsonl\"\n{text}"))
+}
+
 /// A method of these keys.
 pub(super) fn method(text: &str) -> Method {
-    config(&format!("[method]\n{text}\n")).method
+    measured(&format!("[method]\n{text}\n")).method
 }
 
 pub(super) fn networks<'a>(

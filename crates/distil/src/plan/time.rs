@@ -243,7 +243,7 @@ pub(super) fn evaluations(every: usize, steps: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{config, example, networks};
+    use super::super::testing::{config, example, measured, networks};
     use super::*;
     use crate::data::example::PromptExample;
     use crate::testing::tiny_network;
@@ -362,7 +362,7 @@ mod tests {
             examples: vec![example(4, 6)],
         };
         let of = |metrics: &str| {
-            let config = config(&format!(
+            let config = measured(&format!(
                 "method.name = \"kd\"\neval.metrics = [{metrics}]\neval.samples = 0\n"
             ));
             let networks = networks(&config.method, &network, Some(&network));

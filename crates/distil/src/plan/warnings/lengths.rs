@@ -35,11 +35,14 @@ pub(super) fn left_out(
     let Some(reason) = most else {
         return Ok(None);
     };
+    let those = match counts.of(reason) {
+        all if all == count => "all".to_owned(),
+        some => format!("{some} of them"),
+    };
     let what = format!(
-        "{count} of {} rows ({}) are left out, {} of them {}",
+        "{count} of {} rows ({}) are left out, {those} {}",
         counts.rows,
         percent(count, counts.rows),
-        counts.of(reason),
         reason.words()
     );
     let fix = match reason {
