@@ -13,7 +13,7 @@ fn plan_predicts_and_starts_nothing() {
         "kd",
         "3 layers",
         "2 layers",
-        "20  kept",
+        "20 used, all there are",
         "AdamW's moments",
         "time",
     ] {

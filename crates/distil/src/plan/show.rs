@@ -77,8 +77,14 @@ fn models(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn rows(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "rows      {} used", plan.rows_used)?;
-    table(&plan.rows, f)?;
+    let all = &plan.rows;
+    match all.read == plan.rows_used && all.left_out.is_empty() && all.windows == 0 {
+        true => writeln!(f, "rows      {} used, all there are", plan.rows_used)?,
+        false => {
+            writeln!(f, "rows      {} used", plan.rows_used)?;
+            table(all, f)?;
+        }
+    }
     // Windows are used, not the texts that they are made of.
     if plan.rows_used < plan.rows.kept && plan.rows.windows == 0 {
         writeln!(
@@ -99,7 +105,8 @@ fn rows(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             )
         };
         let all: Vec<String> = plan.lengths.iter().map(each).collect();
-        writeln!(f, "tokens    {}", all.join("; "))?;
+        let text = folded(&all.join("; "), "          ", "");
+        writeln!(f, "tokens    {}", text.trim_start())?;
     }
     match &plan.held_out {
         Some(held_out) => writeln!(

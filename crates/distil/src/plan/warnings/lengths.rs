@@ -21,10 +21,11 @@ const LOOKED_AT: usize = 500;
 const KEPT: f64 = 0.95;
 
 /// Many rows that are left out. `measured` gives the lengths of all prompts or of all responses, in
-/// tokens.
+/// tokens; `limits`: what the context leaves for a prompt and for a response.
 pub(super) fn left_out(
     counts: &Counts,
     data: &DataSet,
+    limits: [usize; 2],
     measured: impl FnOnce(LeftOut) -> Result<Vec<usize>>,
 ) -> Result<Option<Warning>> {
     let count = counts.rows - counts.kept.min(counts.rows);
@@ -47,11 +48,16 @@ pub(super) fn left_out(
     );
     let fix = match reason {
         LeftOut::PromptTooLong | LeftOut::ResponseTooLong => {
-            let key = match reason {
-                LeftOut::PromptTooLong => "data.max_prompt_tokens",
-                _ => "data.max_response_tokens",
+            let (key, most) = match reason {
+                LeftOut::PromptTooLong => ("data.max_prompt_tokens", limits[0]),
+                _ => ("data.max_response_tokens", limits[1]),
             };
             match limit_that_keeps(measured(reason)?) {
+                Some(limit) if limit > most => format!(
+                    "shorten the rows; the context leaves room for {key} = {most}, and {limit} would \
+                     keep {:.0} %",
+                    100.0 * KEPT
+                ),
                 Some(limit) => format!(
                     "raise {key} ({limit} would keep {:.0} %), or shorten the rows",
                     100.0 * KEPT
@@ -155,13 +161,19 @@ mod tests {
             (0..empty).for_each(|i| counts.leave_out(LeftOut::EmptyResponse, row(5 + i)));
             counts
         };
-        let of = |counts: &Counts| {
-            left_out(counts, &data, |reason| {
+        let within = |counts: &Counts, most: usize| {
+            left_out(counts, &data, [most, most], |reason| {
                 assert_eq!(reason, LeftOut::PromptTooLong);
                 Ok((1..=200).collect())
             })
             .unwrap()
         };
+        let of = |counts: &Counts| within(counts, 500);
+        let tight = within(&counts(20, 5), 189).unwrap();
+        assert!(
+            tight.fix.contains("room for data.max_prompt_tokens = 189"),
+            "{tight}"
+        );
         assert_eq!(of(&counts(5, 5)), None);
         let found = of(&counts(20, 5)).unwrap();
         assert_eq!(found.rows, Some(25));
@@ -174,7 +186,7 @@ mod tests {
             ),
             "{text}"
         );
-        let found = left_out(&counts(1, 30), &data, |_| Ok(Vec::new()))
+        let found = left_out(&counts(1, 30), &data, [9, 9], |_| Ok(Vec::new()))
             .unwrap()
             .unwrap();
         assert!(

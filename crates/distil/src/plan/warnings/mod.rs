@@ -180,7 +180,13 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
         }
         Ok(lengths)
     };
-    found.push(lengths::left_out(&setup.counts, train, measured)?);
+    let context = context(setup);
+    let room = [
+        context.saturating_sub(config.data.max_response_tokens),
+        context.saturating_sub(config.data.max_prompt_tokens),
+    ];
+    let counts = &setup.counts;
+    found.push(lengths::left_out(counts, train, room, measured)?);
     if let Some(rollout) = config.method.rollout() {
         let most = rollout.max_new_tokens;
         let references = references(train, &used);
@@ -192,7 +198,6 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
             tokenizer,
         )?);
         let prompts = all_prompts.iter().map(|(_, prompt)| prompt.len());
-        let context = context(setup);
         let key = "method.max_new_tokens";
         found.push(lengths::over_the_context(key, most, prompts.max(), context));
     }
