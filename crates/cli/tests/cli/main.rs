@@ -4,5 +4,6 @@ mod bad_input;
 mod export;
 mod home;
 mod interruption;
+mod plan;
 mod real_model;
 mod verbs;

@@ -7,7 +7,7 @@
 //! where the tokenizer adds one, else with the token before it as context, so that every token but
 //! a text's very first is predicted exactly once.
 
-use super::counts::Counts;
+use super::counts::{Counts, LeftOut};
 use super::read::{DataSet, OnBadRow};
 use super::row::{Content, Row};
 use super::template::Template;
@@ -83,15 +83,6 @@ pub struct Encoding<'a> {
     pub limits: Limits,
     /// What to do with a row that the template or the tokenizer refuses.
     pub on_bad_row: OnBadRow,
-}
-
-/// Why a row is not used.
-enum LeftOut {
-    PromptTooLong,
-    ResponseTooLong,
-    NoPrompt,
-    NoResponse,
-    EmptyResponse,
 }
 
 /// Training examples: of a completion its first reference, of a preference the better answer's (or
@@ -233,14 +224,11 @@ fn collect<T>(
         malformed: data.malformed,
         ..Counts::default()
     };
+    counts.first[LeftOut::Malformed as usize] = data.first_malformed.as_ref().map(|row| row.source);
     for (index, row) in data.rows.iter().enumerate() {
-        let count = match add(row, index, &mut made, &mut counts) {
-            Ok(Ok(())) => &mut counts.kept,
-            Ok(Err(LeftOut::PromptTooLong)) => &mut counts.prompt_too_long,
-            Ok(Err(LeftOut::ResponseTooLong)) => &mut counts.response_too_long,
-            Ok(Err(LeftOut::NoPrompt)) => &mut counts.no_prompt,
-            Ok(Err(LeftOut::NoResponse)) => &mut counts.no_response,
-            Ok(Err(LeftOut::EmptyResponse)) => &mut counts.empty_response,
+        match add(row, index, &mut made, &mut counts) {
+            Ok(Ok(())) => counts.kept += 1,
+            Ok(Err(reason)) => counts.leave_out(reason, row.source),
             Err(error) if encoding.on_bad_row == OnBadRow::Fail => {
                 let (what, fix) = match error {
                     Error::Config { what, fix, .. } => (what, fix),
@@ -251,9 +239,8 @@ fn collect<T>(
                 };
                 return Err(data.row_error(row.source, what, &fix));
             }
-            Err(_) => &mut counts.malformed,
-        };
-        *count += 1;
+            Err(_) => counts.leave_out(LeftOut::Malformed, row.source),
+        }
     }
     if made.is_empty() {
         let fix = if counts.prompt_too_long + counts.response_too_long > 0 {
@@ -483,9 +470,16 @@ mod tests {
             no_response: 1,
             empty_response: 1,
             malformed: 2,
+            first: counts.first,
             ..Counts::default()
         };
         assert_eq!(counts, expected);
+        let first = |reason| counts.first(reason).map(|row| row.line);
+        assert_eq!(first(LeftOut::PromptTooLong), Some(2));
+        assert_eq!(first(LeftOut::ResponseTooLong), Some(3));
+        assert_eq!(first(LeftOut::EmptyResponse), Some(4));
+        assert_eq!(first(LeftOut::NoResponse), Some(5));
+        assert_eq!(first(LeftOut::NoPrompt), None);
         assert_eq!(
             counts.to_string(),
             "1 of 7 rows kept, 1 left out with a prompt over data.max_prompt_tokens, \
@@ -596,6 +590,7 @@ mod tests {
                 no_prompt: 1,
                 no_response: 1,
                 empty_response: 1,
+                first: counts.first,
                 ..Counts::default()
             }
         );
@@ -629,6 +624,8 @@ mod tests {
         );
         let (made, counts) = run(examples, &data, &plain, (9, 9), OnBadRow::Skip).unwrap();
         assert_eq!((made.len(), counts.malformed), (1, 2));
+        let first = counts.first(LeftOut::Malformed);
+        assert_eq!(first.map(|row| row.line), Some(2));
         let error = run(prompts, &data, &plain, (9, 9), OnBadRow::Fail).unwrap_err();
         assert!(
             error

@@ -37,8 +37,17 @@ pub struct DataSet {
     pub rows: Vec<Row>,
     /// Rows left out as malformed.
     pub malformed: usize,
-    /// What was wrong with the first of them.
-    pub first_malformed: Option<String>,
+    /// The first of them.
+    pub first_malformed: Option<MalformedRow>,
+}
+
+/// A row that was left out as malformed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MalformedRow {
+    /// Where it was found.
+    pub source: RowSource,
+    /// What is wrong with it, with file and line.
+    pub error: String,
 }
 
 impl DataSet {
@@ -58,9 +67,9 @@ impl DataSet {
                 let cut = content
                     .as_ref()
                     .is_ok_and(|row| row.get(FINISH_REASON).is_some_and(|why| why == "length"));
+                let source = RowSource { file, line };
                 let error = match content.and_then(recognise) {
                     Ok(content) => {
-                        let source = RowSource { file, line };
                         let row = Row {
                             source,
                             content,
@@ -76,15 +85,15 @@ impl DataSet {
                         fix,
                     },
                 };
-                data.skip(error, on_bad_row)
+                data.skip(source, error, on_bad_row)
             })?;
         }
         if data.rows.is_empty() {
             let what = match (&data.first_malformed, files.len()) {
                 (Some(first), _) => {
                     format!(
-                        "all {} rows are malformed, the first: {first}",
-                        data.malformed
+                        "all {} rows are malformed, the first: {}",
+                        data.malformed, first.error
                     )
                 }
                 (None, 0) => "no data files are given".to_owned(),
@@ -125,13 +134,15 @@ impl DataSet {
         self.files.get(source.file).cloned().unwrap_or_default()
     }
 
-    fn skip(&mut self, error: Error, on_bad_row: OnBadRow) -> Result<()> {
+    fn skip(&mut self, source: RowSource, error: Error, on_bad_row: OnBadRow) -> Result<()> {
         if on_bad_row == OnBadRow::Fail {
             return Err(error);
         }
         self.malformed += 1;
-        self.first_malformed
-            .get_or_insert_with(|| error.to_string());
+        self.first_malformed.get_or_insert_with(|| MalformedRow {
+            source,
+            error: error.to_string(),
+        });
         Ok(())
     }
 }
@@ -455,11 +466,9 @@ mod tests {
         let data = read("x.jsonl", text, OnBadRow::Skip).unwrap();
         assert_eq!(prompts(&data), [(1, "a"), (4, "b")]);
         assert_eq!(data.malformed, 2);
-        assert!(
-            data.first_malformed
-                .unwrap()
-                .contains("x.jsonl:2: not JSON")
-        );
+        let first = data.first_malformed.unwrap();
+        assert_eq!(first.source, RowSource { file: 0, line: 2 });
+        assert!(first.error.contains("x.jsonl:2: not JSON"), "{first:?}");
     }
 
     #[test]

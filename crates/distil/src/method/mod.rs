@@ -27,6 +27,8 @@ mod sft;
 mod tests;
 mod watched;
 
+pub(crate) use pbkd::MEASURED as MEASURED_PAIRS;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -41,7 +41,7 @@ use crate::reward_model::RewardModel;
 use crate::rollout::on_policy::{Ask, Policy};
 
 /// Pairs on which likelihoods are measured.
-const MEASURED: usize = 32;
+pub(crate) const MEASURED: usize = 32;
 
 /// Rounds of `fit_steps` after an addition of pairs, at most.
 const ROUNDS: usize = 5;

@@ -1,6 +1,6 @@
 //! The sequences of a step: whose text they are, how many of them each row has, and how long they are.
 
-use crate::config::{Dpkd, DpkdForm, JudgeKind, LmSource, Method, Pbkd, PbkdMode};
+use crate::config::{Dpkd, DpkdForm, LmSource, Method, Pbkd, PbkdMode};
 use crate::data::example::{Example, PairExample, PromptExample};
 
 /// Whose text a sequence is.
@@ -76,53 +76,21 @@ pub(super) fn trained_texts(method: &Method) -> Sequences {
     texts
 }
 
-/// What the teacher reads in a step.
-pub(super) fn teacher_texts(method: &Method) -> Sequences {
-    let times = |factor: f64| -> Sequences {
-        let texts = objective_texts(method).into_iter();
-        texts.map(|(text, count)| (text, factor * count)).collect()
+/// The samples that the network which the student plays against is asked about: the teacher's and the
+/// student's.
+pub(super) fn opponent_samples(method: &Method) -> Sequences {
+    let count = match method {
+        Method::Pbkd(settings) => 1.0 + settings.samples_per_prompt as f64,
+        Method::MmPbkd(_) => 2.0,
+        _ => return Vec::new(),
     };
-    match method {
-        Method::Sft | Method::SeqKd(_) => Vec::new(),
-        Method::Dpkd(Dpkd {
-            form: DpkdForm::Sequence(form),
-            ..
-        }) if !form.loss.needs_reference() => Vec::new(),
-        Method::Dpkd(Dpkd {
-            form: DpkdForm::Token(_),
-            ..
-        }) => trained_texts(method),
-        Method::Llmr(settings) => times(1.0 + settings.templates.len() as f64),
-        // The judge asks for the likelihood of both samples of every new pair.
-        Method::Pbkd(Pbkd {
-            mode: PbkdMode::Online { judge, .. },
-            ..
-        }) if judge.judge == JudgeKind::TeacherLikelihood => times(3.0),
-        _ => objective_texts(method),
-    }
+    vec![(Text::Sampled, count)]
 }
 
-/// What the network that the student plays against is trained on in a step. Of PbKD's fits one
-/// round is counted, and none of offline mode, which has one fit in all.
-pub(super) fn opponent_texts(method: &Method) -> Sequences {
+/// The pair of preferences that it is fitted to, for each row.
+pub(super) fn opponent_pairs(method: &Method) -> Sequences {
     match method {
-        Method::Pbkd(settings) => {
-            let steps = settings.reward_steps as f64;
-            let fits = match settings.mode {
-                PbkdMode::Online {
-                    iteration_steps, ..
-                } => settings.fit_steps as f64 / iteration_steps as f64,
-                PbkdMode::Offline { .. } => 0.0,
-            };
-            let game = 1.0 + settings.samples_per_prompt as f64;
-            let pairs = pair_texts(method).into_iter();
-            let pairs = pairs.map(|(text, count)| (text, (steps + fits) * count));
-            [(Text::Sampled, steps * game)]
-                .into_iter()
-                .chain(pairs)
-                .collect()
-        }
-        Method::MmPbkd(settings) => vec![(Text::Sampled, 2.0 * settings.q_steps as f64)],
+        Method::Pbkd(_) => pair_texts(method),
         _ => Vec::new(),
     }
 }
@@ -256,106 +224,49 @@ impl Texts {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::super::testing::{example, method};
     use super::*;
-    use crate::config::Config;
-
-    fn config(text: &str) -> Config {
-        let text = format!(
-            "teacher.model = \"t\"\nstudent.prune.layers = 2\ndata.train = \"a.jsonl\"\n\
-             data.eval = \"b.jsonl\"\n{text}"
-        );
-        Config::parse(&text, Path::new("run.toml"), &[]).unwrap()
-    }
-
-    /// Of a method alone.
-    fn method(text: &str) -> Method {
-        config(&format!("[method]\n{text}\n")).method
-    }
-
-    fn example(prompt: usize, response: usize) -> Example {
-        Example {
-            prompt: vec![3; prompt],
-            response: vec![4; response],
-            row: 0,
-        }
-    }
 
     #[test]
     fn every_method_has_its_sequences_a_row() {
         let total =
             |sequences: Sequences| -> f64 { sequences.iter().map(|(_, count)| count).sum() };
-        // Sequences that the student is trained on, that the teacher reads, that the student samples.
-        for (text, trained, read, sampled) in [
-            ("name = \"sft\"", 1.0, 0.0, 0.0),
-            ("name = \"kd\"", 1.0, 1.0, 0.0),
-            ("name = \"kd\"\nresponses = \"teacher\"", 1.0, 1.0, 0.0),
-            ("name = \"seqkd\"\nsamples_per_prompt = 4", 1.0, 0.0, 0.0),
-            ("name = \"gkd\"\nstudent_share = 0.25", 1.0, 1.0, 0.25),
-            ("name = \"distillm\"", 1.0, 1.0, 0.5),
-            ("name = \"minillm\"", 2.0, 1.0, 1.0),
-            ("name = \"minillm\"\nlm_weight = 0.0", 1.0, 1.0, 1.0),
-            ("name = \"dpkd\"", 2.0, 2.0, 1.0),
-            ("name = \"dpkd\"\nlm_source = \"data\"", 3.0, 2.0, 1.0),
-            ("name = \"dpkd\"\nloss = \"cpo\"", 2.0, 0.0, 1.0),
-            ("name = \"dpkd\"\npairs = \"data\"", 2.0, 2.0, 0.0),
-            ("name = \"dpkd\"\nform = \"token\"", 1.0, 1.0, 0.0),
-            ("name = \"llmr\"", 1.0, 1.0, 1.0),
-            (
-                "name = \"llmr\"\ntemplates = [\"chat\", \"alpaca\"]",
-                1.0,
-                3.0,
-                1.0,
-            ),
-            ("name = \"pbkd\"\nsamples_per_prompt = 3", 4.0, 3.0, 3.0),
-            ("name = \"pbkd\"\nlm_weight = 0.0", 1.0, 1.0, 1.0),
-            (
-                "name = \"pbkd\"\njudge = \"teacher_likelihood\"",
-                2.0,
-                3.0,
-                1.0,
-            ),
-            (
-                "name = \"pbkd\"\nmode = \"offline\"\npairs = \"data\"",
-                2.0,
-                1.0,
-                1.0,
-            ),
-            ("name = \"mm_pbkd\"", 2.0, 2.0, 1.0),
+        // Sequences that the student is trained on, that it samples.
+        for (text, trained, sampled) in [
+            ("name = \"sft\"", 1.0, 0.0),
+            ("name = \"kd\"", 1.0, 0.0),
+            ("name = \"kd\"\nresponses = \"teacher\"", 1.0, 0.0),
+            ("name = \"seqkd\"\nsamples_per_prompt = 4", 1.0, 0.0),
+            ("name = \"gkd\"\nstudent_share = 0.25", 1.0, 0.25),
+            ("name = \"distillm\"", 1.0, 0.5),
+            ("name = \"minillm\"", 2.0, 1.0),
+            ("name = \"minillm\"\nlm_weight = 0.0", 1.0, 1.0),
+            ("name = \"dpkd\"", 2.0, 1.0),
+            ("name = \"dpkd\"\nlm_source = \"data\"", 3.0, 1.0),
+            ("name = \"dpkd\"\npairs = \"data\"", 2.0, 0.0),
+            ("name = \"dpkd\"\nform = \"token\"", 1.0, 0.0),
+            ("name = \"llmr\"", 1.0, 1.0),
+            ("name = \"pbkd\"\nsamples_per_prompt = 3", 4.0, 3.0),
+            ("name = \"pbkd\"\nlm_weight = 0.0", 1.0, 1.0),
+            ("name = \"mm_pbkd\"", 2.0, 1.0),
         ] {
             let method = method(text);
-            let found = (
-                total(trained_texts(&method)),
-                total(teacher_texts(&method)),
-                student_answers(&method),
-            );
-            assert_eq!(found, (trained, read, sampled), "{text}");
+            let found = (total(trained_texts(&method)), student_answers(&method));
+            assert_eq!(found, (trained, sampled), "{text}");
         }
-        let corpus = "data.corpus = \"c.jsonl\"\n[method]\nname = \"dpkd\"\n\
-                      form = \"token\"\ncorpus_weight = 0.5\n";
-        let method = config(corpus).method;
-        let both = [(Text::Data, 1.0), (Text::Corpus, 1.0)];
-        assert_eq!(trained_texts(&method), both);
-        assert_eq!(teacher_texts(&method), both);
     }
 
     #[test]
     fn the_game_has_sequences_of_its_own() {
-        let online = "name = \"pbkd\"\niteration_steps = 10\nfit_steps = 20\nreward_steps = 3";
-        // Three steps on both samples and a pair; two more steps on a pair, a fifth of ten.
-        let expected = [(Text::Sampled, 6.0), (Text::Sampled, 10.0)];
-        assert_eq!(opponent_texts(&method(online)), expected);
-        let data = "name = \"pbkd\"\nmode = \"offline\"\npairs = \"data\"\nreward_steps = 1";
-        let expected = [
-            (Text::Sampled, 2.0),
-            (Text::Chosen, 1.0),
-            (Text::Rejected, 1.0),
-        ];
-        assert_eq!(opponent_texts(&method(data)), expected);
-        let moment = method("name = \"mm_pbkd\"\nq_steps = 2");
-        assert_eq!(opponent_texts(&moment), [(Text::Sampled, 4.0)]);
-        assert!(opponent_texts(&method("name = \"llmr\"")).is_empty());
+        let online = method("name = \"pbkd\"\nsamples_per_prompt = 3");
+        assert_eq!(opponent_samples(&online), [(Text::Sampled, 4.0)]);
+        assert_eq!(opponent_pairs(&online), [(Text::Sampled, 2.0)]);
+        let data = method("name = \"pbkd\"\nmode = \"offline\"\npairs = \"data\"");
+        let expected = [(Text::Chosen, 1.0), (Text::Rejected, 1.0)];
+        assert_eq!(opponent_pairs(&data), expected);
+        let moment = method("name = \"mm_pbkd\"");
+        assert_eq!(opponent_samples(&moment), [(Text::Sampled, 2.0)]);
+        assert!(opponent_pairs(&moment).is_empty());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use folder::Folder;
 pub use gradients::Gradients;
 pub(crate) use optimizer::Optimizer;
 pub use schedule::learning_rate;
-pub use setup::{Setup, kept_layers, open_model, setup};
+pub use setup::{Setup, Sources, kept_layers, open_model, setup};
 pub use stages::train_stages;
 
 use crate::config::Config;
@@ -35,6 +35,7 @@ use crate::eval::evaluate::{Answer, EvalSet, GREEDY, Settings, answer, evaluate}
 use crate::eval::metric::{Better, metric};
 use crate::export::card;
 use crate::method::{Method, Phases, Preparation, Work, prepare};
+use crate::plan::warnings;
 use crate::record::Record;
 use checkpoint::{Best, State};
 
@@ -151,13 +152,18 @@ pub fn train(run: &Run<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome
 
 fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
     let config = run.config;
+    let setup = setup(config, events)?;
+    events(Event::Note(&format!("training rows: {}", setup.counts)));
+    for warning in warnings::at_start(config, &setup)? {
+        events(Event::Warning(&warning.to_string()));
+    }
     let Setup {
         mut material,
         eval,
         counts,
         sha256,
-    } = setup(config, events)?;
-    events(Event::Note(&format!("training rows: {counts}")));
+        ..
+    } = setup;
     checkpoint::clear_leftovers(run.out);
     let newest = checkpoint::newest(run.out);
     folder.same_inputs(&sha256)?;
@@ -213,16 +219,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         folder.keep_until(name, newest)?;
     }
     let steps = config.train.steps(method.rows());
-    if config.train.warmup_steps >= steps && config.train.warmup_steps > 0 {
-        return Err(Error::Config {
-            place: "train.warmup_steps".into(),
-            what: format!(
-                "{} steps of warm-up in a run of {steps} steps never reach the learning rate",
-                config.train.warmup_steps
-            ),
-            fix: format!("lower it below {steps}, or train longer"),
-        });
-    }
+    check_warmup(config, steps)?;
     let trainer = Trainer {
         run,
         folder,
@@ -236,6 +233,21 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         steps,
     };
     trainer.run(events)
+}
+
+/// Refuses a warm-up that is longer than the run, which is known once the rows are counted.
+pub(crate) fn check_warmup(config: &Config, steps: usize) -> Result<()> {
+    let warmup = config.train.warmup_steps;
+    if warmup < steps || warmup == 0 {
+        return Ok(());
+    }
+    Err(Error::Config {
+        place: "train.warmup_steps".into(),
+        what: format!(
+            "{warmup} steps of warm-up in a run of {steps} steps never reach the learning rate"
+        ),
+        fix: format!("lower it below {steps}, or train longer"),
+    })
 }
 
 struct Trainer<'a> {

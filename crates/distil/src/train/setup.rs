@@ -31,6 +31,22 @@ pub struct Setup {
     pub counts: Counts,
     /// Name and sha256 of every input file.
     pub sha256: Vec<(String, String)>,
+    /// The rows as they were read.
+    pub sources: Sources,
+}
+
+/// The rows of a run's files, before any template and any limit.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// Those of `data.train`.
+    pub train: DataSet,
+    /// Those of `data.eval`.
+    pub held_out: Option<DataSet>,
+    /// Those of `data.corpus`, where the method reads it.
+    pub corpus: Option<DataSet>,
+    /// What became of the training rows as text of a language-modelling term, where an epoch goes
+    /// over something else.
+    pub text_counts: Option<Counts>,
 }
 
 /// Resolves a model reference, telling `events` about downloads, and opens the model.
@@ -145,6 +161,7 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
         },
         eval: data.eval,
         counts: data.counts,
+        sources: data.sources,
     })
 }
 
@@ -169,6 +186,7 @@ struct Loaded {
     corpus: Vec<crate::data::example::Example>,
     eval: Option<EvalSet>,
     counts: Counts,
+    sources: Sources,
 }
 
 fn load_data(
@@ -212,6 +230,7 @@ fn load_data(
         corpus: Vec::new(),
         eval: None,
         counts: Counts::default(),
+        sources: Sources::default(),
     };
     let method = &config.method;
     if method.reads_responses() {
@@ -221,6 +240,13 @@ fn load_data(
             true => prompted_examples(&rows, &encoding)?,
             false => examples(&rows, &encoding)?,
         };
+        if method.reads_prompts() || method.reads_pairs() {
+            let counts = loaded.counts;
+            events(Event::Note(&format!(
+                "rows of the language-modelling term: {counts}"
+            )));
+            loaded.sources.text_counts = Some(counts);
+        }
     }
     if method.reads_prompts() {
         (loaded.prompts, loaded.counts) = prompts(&rows, &encoding)?;
@@ -258,6 +284,7 @@ fn load_data(
         let counts;
         (loaded.corpus, counts) = examples(&corpus, &encoding)?;
         events(Event::Note(&format!("corpus rows: {counts}")));
+        loaded.sources.corpus = Some(corpus);
     }
     if let Some(path) = &settings.eval {
         let held_out = DataSet::read(std::slice::from_ref(path), on_bad_row)?;
@@ -269,7 +296,9 @@ fn load_data(
             set.examples.len()
         )));
         loaded.eval = Some(set);
+        loaded.sources.held_out = Some(held_out);
     }
+    loaded.sources.train = rows;
     Ok(loaded)
 }
 

@@ -1,0 +1,218 @@
+//! Peak memory of a run, by use.
+//!
+//! ```text
+//! 4Pₜ + 4P (weights) + 4P (gradient) + 8P (AdamW) + activations + logits + cache
+//! ```
+//!
+//! P and Pₜ are the student's and the teacher's parameters, in f32. A third network of R parameters adds
+//! 16R if it is trained and 4R if it is not. In bf16 and int8 a network that is only asked is packed: 2
+//! bytes or one a weight for the matrices of its layers and its head, 4 for its embedding and vectors. That is the
+//! teacher's size then, and what a student that samples so takes beside its weights while it
+//! samples.
+
+use distil_kernels as kernels;
+use distil_model::Llama;
+
+use super::networks::Networks;
+use super::{F32, Part, head_weights};
+use crate::bench::{layer_weights, weight_bytes};
+use crate::config::{Config, Method, Precision};
+
+/// Bytes of a network's matrices packed in this precision, those of its layers and its head.
+fn packed_matrices(network: &Llama, precision: Precision) -> u64 {
+    let weights = layer_weights(network) + head_weights(network);
+    (weights as f64 * weight_bytes(precision)) as u64
+}
+
+/// Bytes of a network that is only asked.
+fn asked_bytes(network: &Llama) -> u64 {
+    let plain = match network.precision() {
+        kernels::Precision::F32 => return network.size() as u64 * F32,
+        // The embedding and the vectors; of a tied head the embedding is kept beside it.
+        _ if network.config().tied => network.size() - layer_weights(network),
+        _ => network.size() - layer_weights(network) - head_weights(network),
+    };
+    F32 * plain as u64 + packed_matrices(network, network.precision().into())
+}
+
+/// `at_once`: tokens of the largest micro-batch. `answered`: the longest prompt with its answer, if
+/// anything is sampled.
+pub(super) fn memory(
+    config: &Config,
+    networks: &Networks<'_>,
+    at_once: usize,
+    answered: Option<usize>,
+) -> Vec<Part> {
+    let student = networks.student;
+    let parameters = student.size() as u64;
+    let part = |what, numbers: u64| Part {
+        what,
+        bytes: numbers * F32,
+    };
+    let mut parts = vec![
+        part("student's weights", parameters),
+        part("gradient", parameters),
+        part("AdamW's moments", 2 * parameters),
+        part(
+            "activations kept for the backward pass",
+            at_once as u64 * activations(student, config.train.recompute),
+        ),
+        part("logits of a chunk", 2 * (16 << 20)),
+    ];
+    if let Some(teacher) = networks.teacher {
+        parts.push(Part {
+            what: "teacher's weights",
+            bytes: asked_bytes(teacher),
+        });
+    }
+    let answers = config.method.samples_student() || config.data.eval.is_some();
+    let sampling = config.student.sampling_precision;
+    if answers && sampling != Precision::F32 {
+        parts.push(Part {
+            what: "student packed while it samples",
+            bytes: packed_matrices(student, sampling),
+        });
+    }
+    if let Some(third) = &networks.third {
+        let copies = match third.trained {
+            true => 4,
+            false => 1,
+        };
+        parts.push(part(third.what[0], copies * third.parameters()));
+    }
+    if let Some(longest) = answered {
+        let of_student = cache(student);
+        let numbers = match (&config.method, networks.teacher) {
+            // Every token is drawn from both.
+            (Method::MiniLlm(settings), Some(teacher)) if settings.teacher_mix > 0.0 => {
+                of_student + cache(teacher)
+            }
+            (method, Some(teacher)) if method.teacher_answers() > 0 => {
+                of_student.max(cache(teacher))
+            }
+            _ => of_student,
+        };
+        parts.push(part(
+            "keys and values while sampling",
+            config.eval.batch as u64 * longest as u64 * numbers,
+        ));
+    }
+    parts
+}
+
+/// Numbers a token in the cache of keys and values.
+fn cache(network: &Llama) -> u64 {
+    let c = network.config();
+    (2 * c.heads.key_value * c.heads.dimension * c.layers) as u64
+}
+
+/// Numbers a token that a forward pass keeps: in each layer the inputs of its products and of its
+/// norms, and what the feed-forward block multiplies. Where layers are computed again, that of one
+/// layer and the inputs of all.
+fn activations(network: &Llama, recompute: bool) -> u64 {
+    let c = network.config();
+    let (d, f) = (c.width, c.feed_forward);
+    let attention = (2 * c.heads.query + 2 * c.heads.key_value) * c.heads.dimension;
+    let layer = 4 * d + attention + 3 * f;
+    match recompute {
+        false => (c.layers * layer + 2 * d) as u64,
+        true => (c.layers * d + layer + 2 * d) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::disk;
+    use super::super::testing::{bytes_of, config, method, networks};
+    use super::*;
+    use crate::testing::tiny_network;
+
+    #[test]
+    fn the_parts_are_those_of_the_formula() {
+        let network = tiny_network(1);
+        let parameters = network.size() as u64;
+        let config = config("method.name = \"kd\"\ntrain.keep_last = 3\neval.batch = 5\n");
+        let networks = networks(&config.method, &network, Some(&network));
+        let parts = memory(&config, &networks, 100, Some(40));
+        let bytes = |what: &str| bytes_of(&parts, what).unwrap();
+        assert_eq!(bytes("student's weights"), 4 * parameters);
+        assert_eq!(bytes("AdamW"), 8 * parameters);
+        assert_eq!(bytes("teacher"), 4 * parameters);
+        // Two layers of 4·16 + (2·4 + 2·2)·4 + 3·24 numbers, and 2·16.
+        assert_eq!(bytes("activations"), 4 * 100 * (2 * (64 + 48 + 72) + 32));
+        // Keys and values of 2 heads of 4 in two layers, for 5 rows of 40 tokens.
+        assert_eq!(bytes("keys and values"), 4 * 5 * 40 * (2 * 2 * 4 * 2));
+        assert_eq!(parts.len(), 7);
+        assert_eq!(disk(&config, &networks)[0].bytes, 4 * 12 * parameters);
+        assert_eq!(disk(&config, &networks).len(), 2);
+        let nothing_sampled = memory(&config, &networks, 100, None);
+        assert_eq!(bytes_of(&nothing_sampled, "keys and values"), None);
+    }
+
+    #[test]
+    fn a_third_network_is_counted_in_memory_and_on_disk() {
+        let network = tiny_network(1);
+        // 1920 in the matrices and 2·16 in the norms of a layer, 24·16 in the embedding, 16 in the
+        // last norm; the reward's head is of 16 weights and a bias.
+        let (two_layers, one_layer) = (4304, 2352);
+        assert_eq!(network.size(), 4304);
+        for (text, what, memory_bytes, disk_bytes) in [
+            (
+                "name = \"pbkd\"\nreward_layers = 1",
+                "reward model",
+                16 * (one_layer + 17),
+                12 * (one_layer + 17),
+            ),
+            (
+                "name = \"mm_pbkd\"\nq_layers = 9",
+                "Q-function",
+                16 * two_layers,
+                12 * two_layers,
+            ),
+            (
+                "name = \"llmr\"\nsync_every = 4",
+                "lags behind",
+                4 * two_layers,
+                4 * two_layers,
+            ),
+        ] {
+            let config = config(&format!("train.keep_last = 1\n[method]\n{text}\n"));
+            let networks = networks(&config.method, &network, None);
+            let parts = memory(&config, &networks, 100, None);
+            assert_eq!(bytes_of(&parts, what), Some(memory_bytes), "{text}");
+            // The last checkpoint and the one being written.
+            let parts = disk(&config, &networks);
+            assert_eq!(bytes_of(&parts, what), Some(2 * disk_bytes), "{text}");
+        }
+        for text in ["name = \"llmr\"", "name = \"kd\""] {
+            assert!(networks(&method(text), &network, None).third.is_none());
+        }
+    }
+
+    /// 1920 weights in the matrices of each of two layers, 24·16 in the embedding, which is the head,
+    /// too, and 5·16 in the norms.
+    #[test]
+    fn a_network_that_is_asked_in_bf16_has_two_bytes_a_packed_weight() {
+        let network = tiny_network(1);
+        let rounded = network.clone().in_precision(kernels::Precision::Bf16);
+        let [layers, embedding, vectors] = [2 * 1920, 24 * 16, 5 * 16];
+        let plain = 4 * (layers + embedding + vectors);
+        let packed = 2 * (layers + embedding) + 4 * (embedding + vectors);
+        assert_eq!(asked_bytes(&network), plain);
+        assert_eq!(asked_bytes(&rounded), packed);
+        assert_eq!(asked_bytes(&rounded.packed()), packed);
+        let text = "method.name = \"gkd\"\nteacher.precision = \"bf16\"\n";
+        let of = |text: &str| {
+            let (config, teacher) = (config(text), rounded.packed());
+            let networks = networks(&config.method, &network, Some(&teacher));
+            memory(&config, &networks, 100, Some(40))
+        };
+        let parts = of(text);
+        assert_eq!(bytes_of(&parts, "teacher"), Some(packed));
+        assert_eq!(bytes_of(&parts, "student's weights"), Some(plain));
+        assert_eq!(bytes_of(&parts, "packed while it samples"), None);
+        let parts = of(&format!("{text}student.sampling_precision = \"bf16\"\n"));
+        let beside = bytes_of(&parts, "packed while it samples");
+        assert_eq!(beside, Some(2 * (layers + embedding)));
+    }
+}
