@@ -346,22 +346,24 @@ fn zip_rows<R: Send>(
     vocabulary: usize,
     f: impl Fn(usize, &mut [f32], Option<&mut [f32]>) -> R + Sync,
 ) -> Vec<R> {
-    let rows = logits.chunks_exact_mut(vocabulary);
-    let mut rows: Vec<(&mut [f32], Option<&mut [f32]>, Option<R>)> = match teacher {
-        Some(teacher) => rows
-            .zip(teacher.chunks_exact_mut(vocabulary))
-            .map(|(s, t)| (s, Some(t), None))
-            .collect(),
-        None => rows.map(|s| (s, None, None)).collect(),
-    };
-    for_each_chunk(&mut rows, 1, |index, row| {
-        for (student, teacher, result) in row {
-            *result = Some(f(index, student, teacher.as_deref_mut()));
+    struct Row<'a, R> {
+        student: &'a mut [f32],
+        teacher: Option<&'a mut [f32]>,
+        result: Option<R>,
+    }
+    let mut teachers = teacher.map(|teacher| teacher.chunks_exact_mut(vocabulary));
+    let rows = logits.chunks_exact_mut(vocabulary).map(|student| Row {
+        student,
+        teacher: teachers.as_mut().and_then(Iterator::next),
+        result: None,
+    });
+    let mut rows: Vec<Row<'_, R>> = rows.collect();
+    for_each_chunk(&mut rows, 1, |index, rows| {
+        for row in rows {
+            row.result = Some(f(index, row.student, row.teacher.as_deref_mut()));
         }
     });
-    rows.into_iter()
-        .filter_map(|(_, _, result)| result)
-        .collect()
+    rows.into_iter().filter_map(|row| row.result).collect()
 }
 
 /// Where the gradients of successive chunks add up.

@@ -172,7 +172,7 @@ mod tests {
             let exact = crate::to_host(linear(x.clone(), &exact, None));
             let off = |(a, b): (&f32, &f32)| (a - b).abs();
             let furthest = exact.iter().zip(&got).map(off).fold(0.0, f32::max);
-            assert!(furthest > 2.0 * within as f32, "{precision:?} {furthest}");
+            assert!(furthest > 2.0 * within, "{precision:?} {furthest}");
         }
     }
 }
