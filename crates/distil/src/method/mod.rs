@@ -27,14 +27,14 @@ mod sft;
 mod tests;
 mod watched;
 
-pub(crate) use pbkd::MEASURED as MEASURED_PAIRS;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use distil_model::{Llama, Model};
+
+pub(crate) use pbkd::MEASURED as MEASURED_PAIRS;
 
 use crate::config::{Config, LmSource, Method as Choice, Rollout};
 use crate::data::example::{Example, PairExample, PromptExample};

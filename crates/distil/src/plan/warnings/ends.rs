@@ -50,7 +50,7 @@ pub(super) fn cut_off(data: &DataSet, responses: &[&Example], eos: u32) -> Optio
     })
 }
 
-/// Responses in which EOS stands before their end.
+/// Responses in which EOS stands before their end. A text may hold several answers.
 pub(super) fn eos_inside(
     data: &DataSet,
     responses: &[&Example],
@@ -59,7 +59,7 @@ pub(super) fn eos_inside(
 ) -> Result<Option<Warning>> {
     let inside = |example: &&&Example| {
         let before_end = example.response.split_last().map(|(_, before)| before);
-        before_end.is_some_and(|before| before.contains(&eos))
+        !is_text(data, example) && before_end.is_some_and(|before| before.contains(&eos))
     };
     let mut found = responses.iter().filter(inside);
     let Some(first) = found.next() else {
@@ -230,6 +230,8 @@ mod tests {
         };
         assert_eq!(of(&[70, eos]), None);
         assert_eq!(of(&[]), None);
+        let text = example(2, &[eos, 70, eos]);
+        assert_eq!(eos_inside(&data, &[&text], &tokenizer, eos).unwrap(), None);
         let found = of(&[eos, 70, eos]).unwrap();
         assert_eq!(found.rows, Some(1));
         assert!(found.what.contains("1 of 1 responses"), "{found}");

@@ -35,7 +35,8 @@ pub(super) fn learning_rate(config: &Config, lost_layers: bool) -> Option<Warnin
     let value = format!("train.learning_rate = {rate:e}");
     if rate > high {
         let what = format!(
-            "{value} is far above what `{}` takes; most students come apart",
+            "{value} is more than ten times what the examples use for methods like `{}`: training may \
+             diverge",
             method.name()
         );
         return Some(Warning::new(name, what, usual(noisy)));
@@ -67,7 +68,8 @@ pub(super) fn few_held_out(rows: usize) -> Option<Warning> {
         Warning::new(
             "few_held_out",
             format!(
-                "{rows} held-out rows are measured: differences between runs are mostly chance"
+                "no more than {rows} of the held-out rows are measured: differences between runs are \
+                 mostly chance"
             ),
             format!("raise eval.rows, or give data.eval at least {FEW} rows within the limits"),
         )
