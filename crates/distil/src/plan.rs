@@ -42,7 +42,7 @@ use crate::data::read::DataSet;
 use crate::error::Result;
 use crate::train::{Event, Setup, check_warmup, setup};
 use disk::{disk, hidden_states};
-use memory::memory;
+use memory::{Peak, memory};
 use networks::{Networks, third_network};
 use texts::{Lengths, Texts, in_pairs, objective_texts, trained_texts};
 use time::{Machine, Work, evaluations};
@@ -233,13 +233,15 @@ fn of_setup(
         true => texts.sum(&objective_texts(method), |l| l.longest as f64) as usize,
         false => 0,
     };
-    let most = config.train.micro_batch_tokens.min(tokens as usize);
-    let at_once = most.max(longest).max(together);
-    let sampled = method.rollout().map(|_| texts.sampled.longest);
-    let measured = setup.eval.as_ref().map(|set| {
-        let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
-        prompts.max().unwrap_or(0) + config.eval.max_new_tokens
-    });
+    // Some of a run's steps have more tokens than the average.
+    let spread = rows * texts.sum(&trained, |lengths| lengths.variance);
+    let largest_step = (tokens + 3.0 * spread.sqrt()) as usize;
+    let most = config.train.micro_batch_tokens.min(largest_step);
+    let peak = Peak {
+        at_once: most.max(longest).max(together),
+        several: largest_step > config.train.micro_batch_tokens,
+        answered: sampled_or_measured(setup, config, texts.sampled.longest),
+    };
     let work = Work {
         config,
         networks: &networks,
@@ -283,7 +285,7 @@ fn of_setup(
         epochs: steps as f64 * rows / all_rows.max(1) as f64,
         tokens_per_step: tokens,
         longest,
-        memory: memory(config, &networks, at_once, sampled.max(measured)),
+        memory: memory(config, &networks, peak),
         disk: disk(config, &networks)
             .into_iter()
             .chain(kept_states)
@@ -297,6 +299,16 @@ fn of_setup(
         prompts: rendered::rendered(config, setup)?,
         warnings,
     })
+}
+
+/// The longest prompt with its answer, in training or in an evaluation, if anything is sampled.
+fn sampled_or_measured(setup: &Setup, config: &Config, longest: usize) -> Option<usize> {
+    let sampled = config.method.rollout().map(|_| longest);
+    let measured = setup.eval.as_ref().map(|set| {
+        let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
+        prompts.max().unwrap_or(0) + config.eval.max_new_tokens
+    });
+    sampled.max(measured)
 }
 
 fn rows_of(counts: &Counts, data: &DataSet) -> Rows {

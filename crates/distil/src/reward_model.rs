@@ -9,7 +9,7 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use distil_kernels::{AdamW, adamw_step, embedding, to_host};
 use distil_model::prune::evenly_spaced;
-use distil_model::{Llama, Tokens};
+use distil_model::{Llama, Stored, Tokens};
 
 use crate::config::Train;
 use crate::data::batch::{micro_batches, pack};
@@ -157,7 +157,7 @@ impl RewardModel {
             ("head.first", &self.moments[0]),
             ("head.second", &self.moments[1]),
         ];
-        let more = more.map(|(name, tensor)| (name.to_owned(), tensor.to_data()));
+        let more = more.map(|(name, tensor)| (name.to_owned(), Stored::Vector(tensor.clone())));
         network_file::save(
             &folder.join("reward-model.safetensors"),
             &self.trunk,

@@ -38,7 +38,7 @@ pub use head::{
 pub use host::{force_portable, is_portable, to_host};
 pub use layer::{HostLayer, LayerParameters, Pass, run_layers};
 pub use linear::linear;
-pub use precision::{Precision, instruction_set};
+pub use precision::{Precision, instruction_set, packed_bytes};
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope};
 pub use sum::add_in_place;

@@ -60,6 +60,16 @@ impl Precision {
     }
 }
 
+/// Bytes of a weight of the output head while a pass goes over it, beside the weight itself: it is
+/// packed once for all chunks, where products go by tiles.
+pub fn packed_bytes(precision: Precision) -> usize {
+    match precision.exactness() {
+        Some(Exactness::Whole) => 6,
+        Some(_) => 2,
+        None => 0,
+    }
+}
+
 /// What multiplies matrices of this precision on this machine, in words.
 pub fn instruction_set(precision: Precision) -> &'static str {
     match (precision, processor().level) {

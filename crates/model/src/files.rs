@@ -3,8 +3,8 @@
 //! Everything is written beside its destination under a temporary name, flushed to the disk and
 //! renamed: a reader never sees half a file, and an interrupted write leaves the old one.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ModelError, Result};
@@ -14,16 +14,25 @@ use crate::error::{ModelError, Result};
 /// # Errors
 /// The folder cannot be written, or the disk is full; `path` is then what it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole_by(path, |temporary| {
+        File::create(temporary).and_then(|mut file| file.write_all(bytes))
+    })
+}
+
+/// Lets `write` make a file under a temporary name, and puts it in the place of what is at `path`.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let temporary = beside(path);
     let failed = |source| ModelError::Write {
         path: path.to_owned(),
         source,
     };
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    let result = written.and_then(|()| fs::rename(&temporary, path));
+    let flush = || OpenOptions::new().write(true).open(&temporary)?.sync_all();
+    let result = write(&temporary)
+        .and_then(|()| flush())
+        .and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // The temporary file is of no use; that it cannot be removed either changes nothing.
         let _ = fs::remove_file(&temporary);

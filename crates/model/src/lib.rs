@@ -17,5 +17,6 @@ mod golden;
 
 pub use error::{ModelError, Result};
 pub use llama::{Llama, Parameter, Tokens, Trail};
-pub use model::{Model, serialize_tensors};
+pub use model::Model;
 pub use tokenizer::Tokenizer;
+pub use weights::{Stored, write_tensors};

@@ -18,7 +18,7 @@ use distil_kernels::{
 
 use crate::config::{Config, Family};
 use crate::error::{ModelError, Result};
-use crate::weights::Weights;
+use crate::weights::{Stored, Weights};
 
 /// A decoder-only language model. Cloning shares the weights.
 #[derive(Clone, Debug)]
@@ -70,6 +70,16 @@ pub enum Parameter<'a> {
     Vector(&'a mut Tensor<1>),
     /// A matrix [out, in].
     Matrix(&'a mut Tensor<2>),
+}
+
+impl Parameter<'_> {
+    /// The parameter to be written; shares its values.
+    pub fn stored(self) -> Stored {
+        match self {
+            Self::Vector(tensor) => Stored::Vector(tensor.clone()),
+            Self::Matrix(tensor) => Stored::Matrix(tensor.clone()),
+        }
+    }
 }
 
 /// What a backward pass through the layers needs besides autodiff's record.

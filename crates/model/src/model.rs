@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::error::{ModelError, Result};
 use crate::files;
-use crate::llama::{Llama, Parameter};
+use crate::llama::Llama;
 use crate::tokenizer::Tokenizer;
-use crate::weights::Weights;
+use crate::weights::{Weights, write_tensors};
 
 /// A network with its tokenizer. Cloning shares the weights.
 #[derive(Clone, Debug)]
@@ -123,8 +123,10 @@ impl Model {
         };
         files::write_whole(&dir.join("generation_config.json"), &text(&generation))?;
         self.tokenizer.save(dir)?;
-        let weights = serialized(self.network.clone())?;
-        files::write_whole(&dir.join("model.safetensors"), &weights)
+        let mut network = self.network.frozen();
+        let parameters = network.parameters().into_iter();
+        let tensors = parameters.map(|(name, parameter)| (name, parameter.stored()));
+        write_tensors(&dir.join("model.safetensors"), tensors)
     }
 }
 
@@ -135,38 +137,4 @@ fn ids(value: &Value) -> Vec<u32> {
         Value::Array(list) => list.iter().filter_map(one).collect(),
         other => one(other).into_iter().collect(),
     }
-}
-
-/// The network's parameters as the bytes of a safetensors file: the same weights give the same bytes.
-fn serialized(network: Llama) -> Result<Vec<u8>> {
-    let mut network = network.frozen();
-    let tensors = network.parameters().into_iter().map(|(name, parameter)| {
-        let data = match parameter {
-            Parameter::Vector(t) => t.to_data(),
-            Parameter::Matrix(t) => t.to_data(),
-        };
-        (name, data)
-    });
-    serialize_tensors(tensors.collect())
-}
-
-/// Named f32 tensors as the bytes of a safetensors file.
-///
-/// # Errors
-/// A tensor's size does not fit its shape, which only a bug could cause.
-pub fn serialize_tensors(tensors: Vec<(String, burn::tensor::TensorData)>) -> Result<Vec<u8>> {
-    let failed = |e: safetensors::SafeTensorError| ModelError::Request {
-        what: format!("the weights cannot be serialised: {e}"),
-        fix: "this is a bug in distil, please report it".into(),
-    };
-    let shapes: Vec<Vec<usize>> = tensors.iter().map(|(_, d)| d.shape().to_vec()).collect();
-    let mut views = Vec::with_capacity(tensors.len());
-    for ((name, data), shape) in tensors.iter().zip(shapes) {
-        let view =
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, data.as_bytes());
-        views.push((name.as_str(), view.map_err(failed)?));
-    }
-    // transformers refuses a file whose metadata does not name its format.
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize(views, Some(metadata)).map_err(failed)
 }

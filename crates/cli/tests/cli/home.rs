@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use burn::tensor::TensorData;
-use distil_model::{Tokenizer, serialize_tensors};
+use burn::tensor::{Device, Tensor, TensorData};
+use distil_model::{Stored, Tokenizer, write_tensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -196,6 +196,7 @@ pub(crate) fn write_weights(dir: &Path, shapes: Vec<(String, Vec<usize>)>, seed:
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
+    let device = Device::flex();
     let tensors = shapes.into_iter().map(|(name, shape)| {
         let is_norm = shape.len() == 1;
         let count = shape.iter().product();
@@ -208,8 +209,11 @@ pub(crate) fn write_weights(dir: &Path, shapes: Vec<(String, Vec<usize>)>, seed:
                 }
             })
             .collect();
-        (name, TensorData::new(values, shape))
+        let tensor = match *shape {
+            [_] => Stored::Vector(Tensor::from_data(TensorData::new(values, shape), &device)),
+            _ => Stored::Matrix(Tensor::from_data(TensorData::new(values, shape), &device)),
+        };
+        (name, tensor)
     });
-    let bytes = serialize_tensors(tensors.collect()).unwrap();
-    fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    write_tensors(&dir.join("model.safetensors"), tensors).unwrap();
 }

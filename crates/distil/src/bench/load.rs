@@ -124,7 +124,7 @@ fn file_bytes(path: &Path) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use distil_model::{Parameter, serialize_tensors};
+    use distil_model::write_tensors;
     use serde_json::{Map, Value, json};
 
     use super::*;
@@ -135,11 +135,7 @@ mod tests {
         let mut network = tiny_network(1);
         let config = network.config().to_json();
         let tensors = network.parameters().into_iter();
-        let tensors = tensors.map(|(name, parameter)| match parameter {
-            Parameter::Vector(tensor) => (name, tensor.to_data()),
-            Parameter::Matrix(tensor) => (name, tensor.to_data()),
-        });
-        let weights = serialize_tensors(tensors.collect()).unwrap();
+        let tensors = tensors.map(|(name, parameter)| (name, parameter.stored()));
         let words = (1..24).map(|id| (format!("word{id}"), json!(id)));
         let mut vocabulary: Map<String, Value> = words.collect();
         vocabulary.insert("<unk>".into(), json!(0));
@@ -155,7 +151,7 @@ mod tests {
         write("config.json", config.to_string().as_bytes());
         write("tokenizer.json", tokenizer.to_string().as_bytes());
         write("tokenizer_config.json", b"{}");
-        write("model.safetensors", &weights);
+        write_tensors(&folder.path().join("model.safetensors"), tensors).unwrap();
         folder
     }
 

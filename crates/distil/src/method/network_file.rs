@@ -3,22 +3,16 @@
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use distil_model::{Llama, Parameter, files, serialize_tensors};
+use distil_model::{Llama, Parameter, Stored, write_tensors};
 
 use crate::error::{Error, Result};
 
 /// Writes the network's parameters and these tensors as one safetensors file.
-pub(crate) fn save(path: &Path, network: &Llama, more: Vec<(String, TensorData)>) -> Result<()> {
+pub(crate) fn save(path: &Path, network: &Llama, more: Vec<(String, Stored)>) -> Result<()> {
     let mut network = network.frozen();
-    let mut tensors = more;
-    for (name, parameter) in network.parameters() {
-        let data = match parameter {
-            Parameter::Vector(t) => t.to_data(),
-            Parameter::Matrix(t) => t.to_data(),
-        };
-        tensors.push((name, data));
-    }
-    Ok(files::write_whole(path, &serialize_tensors(tensors)?)?)
+    let parameters = network.parameters().into_iter();
+    let parameters = parameters.map(|(name, parameter)| (name, parameter.stored()));
+    Ok(write_tensors(path, more.into_iter().chain(parameters))?)
 }
 
 /// Reads what [`save`] wrote into `network`, which becomes tracked, and each of `more` by name.

@@ -11,6 +11,7 @@
 //! samples.
 
 use distil_kernels as kernels;
+use distil_kernels::packed_bytes;
 use distil_model::Llama;
 
 use super::networks::Networks;
@@ -35,14 +36,18 @@ fn asked_bytes(network: &Llama) -> u64 {
     F32 * plain as u64 + packed_matrices(network, network.precision().into())
 }
 
-/// `at_once`: tokens of the largest micro-batch. `answered`: the longest prompt with its answer, if
-/// anything is sampled.
-pub(super) fn memory(
-    config: &Config,
-    networks: &Networks<'_>,
-    at_once: usize,
-    answered: Option<usize>,
-) -> Vec<Part> {
+/// What is in memory at once, at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peak {
+    /// Tokens of the largest micro-batch.
+    pub(super) at_once: usize,
+    /// Whether a step has several micro-batches: their gradients are added up.
+    pub(super) several: bool,
+    /// The longest prompt with its answer, if anything is sampled.
+    pub(super) answered: Option<usize>,
+}
+
+pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Vec<Part> {
     let student = networks.student;
     let parameters = student.size() as u64;
     let part = |what, numbers: u64| Part {
@@ -55,10 +60,27 @@ pub(super) fn memory(
         part("AdamW's moments", 2 * parameters),
         part(
             "activations kept for the backward pass",
-            at_once as u64 * activations(student, config.train.recompute),
+            peak.at_once as u64 * activations(student, config.train.recompute),
         ),
         part("logits of a chunk", 2 * (16 << 20)),
     ];
+    if peak.several {
+        let layers = layer_weights(student) as u64;
+        parts.push(part("a micro-batch's own gradient", layers));
+    }
+    // The student's once for its logits and once for their gradient.
+    let mut packed = 2 * head_weights(student) * packed_bytes(student.precision());
+    if let Some(teacher) = networks.teacher
+        && teacher.precision() == kernels::Precision::F32
+    {
+        packed += head_weights(teacher) * packed_bytes(teacher.precision());
+    }
+    if packed > 0 {
+        parts.push(Part {
+            what: "heads packed for a step",
+            bytes: packed as u64,
+        });
+    }
     if let Some(teacher) = networks.teacher {
         parts.push(Part {
             what: "teacher's weights",
@@ -80,30 +102,36 @@ pub(super) fn memory(
         };
         parts.push(part(third.what[0], copies * third.parameters()));
     }
-    if let Some(longest) = answered {
-        let of_student = cache(student);
-        let numbers = match (&config.method, networks.teacher) {
+    if let Some(longest) = peak.answered {
+        let sampling = config.student.sampling_precision;
+        let of_student = cache(student, sampling);
+        let of_teacher = |teacher: &Llama| cache(teacher, teacher.precision().into());
+        let each = match (&config.method, networks.teacher) {
             // Every token is drawn from both.
             (Method::MiniLlm(settings), Some(teacher)) if settings.teacher_mix > 0.0 => {
-                of_student + cache(teacher)
+                of_student + of_teacher(teacher)
             }
             (method, Some(teacher)) if method.teacher_answers() > 0 => {
-                of_student.max(cache(teacher))
+                of_student.max(of_teacher(teacher))
             }
             _ => of_student,
         };
-        parts.push(part(
-            "keys and values while sampling",
-            config.eval.batch as u64 * longest as u64 * numbers,
-        ));
+        parts.push(Part {
+            what: "keys and values while sampling",
+            bytes: config.eval.batch as u64 * longest as u64 * each,
+        });
     }
     parts
 }
 
-/// Numbers a token in the cache of keys and values.
-fn cache(network: &Llama) -> u64 {
+/// Bytes a token in the cache of keys and values.
+fn cache(network: &Llama, precision: Precision) -> u64 {
     let c = network.config();
-    (2 * c.heads.key_value * c.heads.dimension * c.layers) as u64
+    let bytes = match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 | Precision::Int8 => 2,
+    };
+    (2 * c.heads.key_value * c.heads.dimension * c.layers * bytes) as u64
 }
 
 /// Numbers a token that a forward pass keeps: in each layer the inputs of its products and of its
@@ -127,13 +155,21 @@ mod tests {
     use super::*;
     use crate::testing::tiny_network;
 
+    fn peak(at_once: usize, answered: Option<usize>) -> Peak {
+        Peak {
+            at_once,
+            several: false,
+            answered,
+        }
+    }
+
     #[test]
     fn the_parts_are_those_of_the_formula() {
         let network = tiny_network(1);
         let parameters = network.size() as u64;
         let config = config("method.name = \"kd\"\ntrain.keep_last = 3\neval.batch = 5\n");
         let networks = networks(&config.method, &network, Some(&network));
-        let parts = memory(&config, &networks, 100, Some(40));
+        let parts = memory(&config, &networks, peak(100, Some(40)));
         let bytes = |what: &str| bytes_of(&parts, what).unwrap();
         assert_eq!(bytes("student's weights"), 4 * parameters);
         assert_eq!(bytes("AdamW"), 8 * parameters);
@@ -145,7 +181,7 @@ mod tests {
         assert_eq!(parts.len(), 7);
         assert_eq!(disk(&config, &networks)[0].bytes, 4 * 12 * parameters);
         assert_eq!(disk(&config, &networks).len(), 2);
-        let nothing_sampled = memory(&config, &networks, 100, None);
+        let nothing_sampled = memory(&config, &networks, peak(100, None));
         assert_eq!(bytes_of(&nothing_sampled, "keys and values"), None);
     }
 
@@ -178,7 +214,7 @@ mod tests {
         ] {
             let config = config(&format!("train.keep_last = 1\n[method]\n{text}\n"));
             let networks = networks(&config.method, &network, None);
-            let parts = memory(&config, &networks, 100, None);
+            let parts = memory(&config, &networks, peak(100, None));
             assert_eq!(bytes_of(&parts, what), Some(memory_bytes), "{text}");
             // The last checkpoint and the one being written.
             let parts = disk(&config, &networks);
@@ -205,7 +241,7 @@ mod tests {
         let of = |text: &str| {
             let (config, teacher) = (config(text), rounded.packed());
             let networks = networks(&config.method, &network, Some(&teacher));
-            memory(&config, &networks, 100, Some(40))
+            memory(&config, &networks, peak(100, Some(40)))
         };
         let parts = of(text);
         assert_eq!(bytes_of(&parts, "teacher"), Some(packed));

@@ -127,23 +127,28 @@ pub(super) struct Lengths {
     pub(super) response: f64,
     /// The longest prompt with its response.
     pub(super) longest: usize,
+    /// Variance of prompt and response together.
+    pub(super) variance: f64,
 }
 
 impl Lengths {
     /// Of sequences given as tokens of prompt and of response.
     pub(super) fn of(sequences: impl Iterator<Item = (usize, usize)>) -> Self {
         let [mut count, mut prompts, mut responses, mut longest] = [0_usize; 4];
+        let mut squares = 0.0;
         for (prompt, response) in sequences {
             count += 1;
             prompts += prompt;
             responses += response;
             longest = longest.max(prompt + response);
+            squares += ((prompt + response) as f64).powi(2);
         }
         let mean = |sum: usize| sum as f64 / count.max(1) as f64;
         Self {
             prompt: mean(prompts),
             response: mean(responses),
             longest,
+            variance: (squares / count.max(1) as f64 - mean(prompts + responses).powi(2)).max(0.0),
         }
     }
 

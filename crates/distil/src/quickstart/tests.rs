@@ -1,8 +1,8 @@
 //! The whole quickstart with a tiny random teacher.
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::Device;
 use distil_model::config::Config as Shape;
-use distil_model::{Llama, Parameter, Tokenizer, serialize_tensors};
+use distil_model::{Llama, Tokenizer, write_tensors};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -44,19 +44,13 @@ fn teacher(folder: &Path) {
     };
     let shape = Shape::from_json(config.clone(), folder).unwrap();
     let mut network = Llama::build(shape, &mut read, &Device::flex()).unwrap();
-    let data = |parameter: Parameter<'_>| -> TensorData {
-        match parameter {
-            Parameter::Vector(tensor) => tensor.to_data(),
-            Parameter::Matrix(tensor) => tensor.to_data(),
-        }
-    };
-    let tensors = network.parameters().into_iter();
-    let weights = serialize_tensors(tensors.map(|(name, p)| (name, data(p))).collect()).unwrap();
     fs::create_dir(folder).unwrap();
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     fs::write(folder.join("tokenizer_config.json"), named.to_string()).unwrap();
-    fs::write(folder.join("model.safetensors"), weights).unwrap();
+    let tensors = network.parameters().into_iter();
+    let tensors = tensors.map(|(name, parameter)| (name, parameter.stored()));
+    write_tensors(&folder.join("model.safetensors"), tensors).unwrap();
 }
 
 fn plan(teacher: &str) -> Plan<'_> {

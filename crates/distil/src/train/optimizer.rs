@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 use distil_kernels::{AdamW, adamw_step};
-use distil_model::{Llama, ModelError, Parameter, files, serialize_tensors};
+use distil_model::{Llama, ModelError, Parameter, Stored, write_tensors};
 
 use super::gradients::{Gradient, Gradients};
 use crate::config::Train;
@@ -88,17 +88,18 @@ impl Optimizer {
 
     /// Writes the moments as a safetensors file: `NAME.first` and `NAME.second`.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let mut tensors = Vec::with_capacity(2 * self.names.len());
-        for (name, moments) in self.names.iter().zip(&self.moments) {
-            let (first, second) = match moments {
-                Moments::Vector(m, v) => (m.to_data(), v.to_data()),
-                Moments::Matrix(m, v) => (m.to_data(), v.to_data()),
+        let named = self.names.iter().zip(&self.moments);
+        let tensors = named.flat_map(|(name, moments)| {
+            let [first, second] = match moments {
+                Moments::Vector(m, v) => [m, v].map(|tensor| Stored::Vector(tensor.clone())),
+                Moments::Matrix(m, v) => [m, v].map(|tensor| Stored::Matrix(tensor.clone())),
             };
-            tensors.push((format!("{name}.first"), first));
-            tensors.push((format!("{name}.second"), second));
-        }
-        files::write_whole(path, &serialize_tensors(tensors)?)?;
-        Ok(())
+            [
+                (format!("{name}.first"), first),
+                (format!("{name}.second"), second),
+            ]
+        });
+        Ok(write_tensors(path, tensors)?)
     }
 
     /// Reads what [`Optimizer::save`] wrote, after `step` updates.

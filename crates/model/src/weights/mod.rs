@@ -12,6 +12,7 @@ mod mapped;
 mod safetensors;
 #[cfg(test)]
 mod testing;
+mod write;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 pub use self::gguf::GgufFile;
 pub use self::gguf_value::GgufValue;
 pub use self::safetensors::SafetensorsDir;
+pub use self::write::{Stored, write_tensors};
 use crate::error::{ModelError, Result};
 
 /// The weights and the configuration of a model. Tensors are read when they are asked for.

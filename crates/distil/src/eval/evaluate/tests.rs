@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::Device;
 use distil_model::config::Config;
-use distil_model::{Llama, Model, Parameter, serialize_tensors};
+use distil_model::{Llama, Model, write_tensors};
 use serde_json::json;
 
 use super::*;
@@ -77,14 +77,6 @@ fn model(chain: &Chain) -> Model {
         })
     };
     let mut network = Llama::build(parsed, &mut read, &Device::flex()).unwrap();
-    let tensors = network.parameters().into_iter();
-    let data = |parameter: Parameter<'_>| -> TensorData {
-        match parameter {
-            Parameter::Vector(tensor) => tensor.to_data(),
-            Parameter::Matrix(tensor) => tensor.to_data(),
-        }
-    };
-    let weights = serialize_tensors(tensors.map(|(name, p)| (name, data(p))).collect()).unwrap();
     let vocabulary: Map<String, Value> = TOKENS
         .iter()
         .enumerate()
@@ -104,7 +96,9 @@ fn model(chain: &Chain) -> Model {
     write("config.json", config.to_string().as_bytes());
     write("tokenizer.json", tokenizer.to_string().as_bytes());
     write("tokenizer_config.json", br#"{"eos_token": "</s>"}"#);
-    write("model.safetensors", &weights);
+    let tensors = network.parameters().into_iter();
+    let tensors = tensors.map(|(name, parameter)| (name, parameter.stored()));
+    write_tensors(&folder.path().join("model.safetensors"), tensors).unwrap();
     Model::open(folder.path(), &Device::flex()).unwrap()
 }
 
