@@ -3,8 +3,11 @@
 //! Whatever a run was doing when it stopped, what it left can be read: half a line at the end of a
 //! file is the line that was being written, and a line that is not JSON is counted and left out.
 
+mod growing;
+mod live;
 mod metrics;
 mod run;
 
+pub use live::{Live, Standing};
 pub use metrics::{Evaluated, Metrics, MetricsFile, Warning};
 pub use run::{Record, Sample};
