@@ -5,3 +5,4 @@ mod home;
 mod interruption;
 mod real_model;
 mod verbs;
+mod watch;
