@@ -43,6 +43,7 @@ Begin here:
 pub(crate) enum Verb {
     Quickstart(verb::quickstart::Quickstart),
     Train(verb::train::Train),
+    Watch(verb::watch::Watch),
     Plan(verb::plan::Plan),
     Generate(verb::generate::Generate),
     Chat(verb::chat::Chat),

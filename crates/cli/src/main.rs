@@ -9,7 +9,9 @@ mod interrupt;
 mod loading;
 mod output;
 mod progress;
+mod remaining;
 mod verb;
+mod watch;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -73,6 +75,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Plan(plan) => verb::plan::run(&plan, progress)?,
         Verb::Bench(bench) => verb::bench::run(&bench, progress)?,
         Verb::Train(train) => return verb::train::run(&train, progress),
+        Verb::Watch(watch) => return verb::watch::run(&watch),
         Verb::Quickstart(quickstart) => return verb::quickstart::run(&quickstart, progress),
     }
     Ok(ExitCode::SUCCESS)

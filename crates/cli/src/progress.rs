@@ -1,11 +1,16 @@
 //! What happens while one waits: a bar on a terminal, a plain line now and then elsewhere.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crate::failure::say;
+use crate::remaining;
 use distil::train::{Event, StepLine};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+/// What a bar of optimiser steps is called.
+const STEPS: &str = "step";
 
 /// Time between plain lines.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -17,6 +22,8 @@ pub(crate) struct Progress {
     bar: Option<(String, ProgressBar)>,
     /// When a plain line was last written.
     spoken: Option<Instant>,
+    /// Seconds of the newest optimiser steps.
+    seconds: VecDeque<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,7 @@ impl Progress {
             to,
             bar: None,
             spoken: None,
+            seconds: VecDeque::new(),
         }
     }
 
@@ -106,18 +114,22 @@ impl Progress {
 
     /// A step of training; elsewhere than on a terminal the first, the last, and one now and then.
     fn step(&mut self, line: &StepLine) {
-        let words = format!(
-            "loss {:.4}, learning rate {:.2e}, {:.0} tokens/s",
-            line.loss, line.learning_rate, line.tokens_per_second
-        );
+        if line.step <= 1 {
+            // Another stage may take another time.
+            self.seconds.clear();
+        }
+        self.seconds.push_back(line.seconds);
+        if self.seconds.len() > remaining::NEWEST {
+            self.seconds.pop_front();
+        }
+        let pace = remaining::pace(self.seconds.make_contiguous());
+        let words = words(line, pace);
         if self.to == To::Terminal {
-            self.at("step", line.step, line.steps);
+            self.at(STEPS, line.step, line.steps);
             if let Some((_, bar)) = &self.bar {
                 bar.set_message(words);
             }
-        } else if self.to == To::Log
-            && (line.step <= 1 || line.step >= line.steps || self.is_time())
-        {
+        } else if self.to == To::Log && (line.step <= 1 || line.left == 0 || self.is_time()) {
             self.spoken = Some(Instant::now());
             say(format_args!("step {}/{}: {words}", line.step, line.steps));
         }
@@ -144,6 +156,29 @@ impl Progress {
     }
 }
 
+/// A step in words, the most important first: a narrow terminal cuts the end off. `pace` is the time
+/// of a step, in seconds.
+fn words(line: &StepLine, pace: Option<f64>) -> String {
+    let mut words = format!(
+        "loss {:.4}, {:.0} tokens/s",
+        line.loss, line.tokens_per_second
+    );
+    if let Some(pace) = pace.filter(|_| line.left > 0) {
+        let left = remaining::words(pace * line.left as f64);
+        words.push_str(&format!(", {left} left"));
+    }
+    let kl = ["kl_k3", "kl_k1"]
+        .into_iter()
+        .find(|name| line.terms.contains_key(name));
+    for name in ["reward"].into_iter().chain(kl) {
+        if let Some(value) = line.terms.get(name) {
+            words.push_str(&format!(", {name} {value:.4}"));
+        }
+    }
+    words.push_str(&format!(", learning rate {:.2e}", line.learning_rate));
+    words
+}
+
 /// Downloads are counted in bytes, all else in units.
 fn is_download(what: &str) -> bool {
     what.starts_with("fetching")
@@ -158,6 +193,8 @@ fn count(what: &str, number: usize) -> String {
 
 fn bar(what: &str, total: usize) -> ProgressBar {
     let template = match (total, is_download(what)) {
+        // A step's words have the time that is left by themselves.
+        (1.., _) if what == STEPS => "{bar:12} {pos}/{len}  {wide_msg}",
         (0, _) => "{spinner} {pos}  {msg}",
         (_, true) => "{bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}  {msg}",
         (_, false) => "{bar:24} {pos}/{len} {eta}  {msg}",
@@ -176,5 +213,75 @@ fn bar(what: &str, total: usize) -> ProgressBar {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn line(terms: &[(&'static str, f64)]) -> StepLine {
+        StepLine {
+            step: 10,
+            steps: 100,
+            left: 90,
+            epoch: 0.5,
+            tokens: 1000,
+            loss: 2.0,
+            terms: terms.iter().copied().collect(),
+            gradient_norm: 1.0,
+            logit_gradients: BTreeMap::new(),
+            learning_rate: 1e-4,
+            tokens_per_second: 41.3,
+            seconds: 2.0,
+            phases: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_step_tells_how_long_the_run_still_takes() {
+        assert_eq!(
+            words(&line(&[]), Some(2.0)),
+            "loss 2.0000, 41 tokens/s, 3 min 00 s left, learning rate 1.00e-4"
+        );
+        let last = StepLine {
+            left: 0,
+            ..line(&[])
+        };
+        assert!(!words(&last, Some(2.0)).contains("left"));
+    }
+
+    #[test]
+    fn reward_and_divergence_are_told_where_there_are_any() {
+        let terms = [("kl_k1", 0.25), ("kl_k3", 0.5), ("reward", -1.0)];
+        let words = words(&line(&terms), None);
+        assert!(words.contains(", reward -1.0000, kl_k3 0.5000,"), "{words}");
+        assert!(!words.contains("kl_k1"), "{words}");
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_that_of_the_newest_steps() {
+        let mut progress = Progress::new(true);
+        for step in 1..=200 {
+            let seconds = if step <= 100 { 9.0 } else { 1.0 };
+            progress.step(&StepLine {
+                step,
+                seconds,
+                ..line(&[])
+            });
+        }
+        assert_eq!(progress.seconds.len(), remaining::NEWEST);
+        assert_eq!(
+            remaining::pace(progress.seconds.make_contiguous()),
+            Some(1.0)
+        );
+        progress.step(&StepLine {
+            step: 1,
+            seconds: 4.0,
+            ..line(&[])
+        });
+        assert_eq!(progress.seconds, [4.0], "another stage");
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod report;
 pub(crate) mod reward;
 pub(crate) mod score;
 pub(crate) mod train;
+pub(crate) mod watch;
 
 /// A count that cannot be 0.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {

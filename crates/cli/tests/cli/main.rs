@@ -7,3 +7,4 @@ mod interruption;
 mod plan;
 mod real_model;
 mod verbs;
+mod watch;

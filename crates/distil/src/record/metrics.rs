@@ -4,13 +4,12 @@
 //! Nested objects become columns with a dot in their name: `phases.teacher`, `logit_gradients.moment`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use super::growing::{Growing, News};
+use crate::error::Result;
 
 /// What a run has logged.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,6 +59,14 @@ impl Metrics {
     pub fn last(&self, name: &str) -> Option<f64> {
         let column = self.column(name)?;
         column.last().copied().filter(|value| !value.is_nan())
+    }
+
+    /// Takes in what was read.
+    fn take(&mut self, news: News<'_>) {
+        match news {
+            News::Afresh => *self = Self::default(),
+            News::Line(text) => self.line(text),
+        }
     }
 
     /// Takes in one line.
@@ -123,9 +130,7 @@ impl Metrics {
 /// The file of a run that may still be growing.
 #[derive(Debug)]
 pub struct MetricsFile {
-    path: PathBuf,
-    /// Bytes taken in, whole lines only.
-    read: u64,
+    file: Growing,
     metrics: Metrics,
 }
 
@@ -133,8 +138,7 @@ impl MetricsFile {
     /// The file, of which nothing is read yet. It need not exist yet.
     pub fn new(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
-            read: 0,
+            file: Growing::new(path),
             metrics: Metrics::default(),
         }
     }
@@ -150,38 +154,32 @@ impl MetricsFile {
     }
 
     /// Reads the lines that were added, and says whether there were any. Half a line stays for the
-    /// next time. A file that has become shorter is that of a run that was resumed, and is read again.
+    /// next time. The file of a run that was resumed is read again.
     ///
     /// # Errors
-    /// [`Error::Read`] for anything but a file that does not exist yet.
+    /// [`Error::Read`](crate::Error::Read) for anything but a file that does not exist yet.
     pub fn update(&mut self) -> Result<bool> {
-        let failed = |source| Error::Read {
-            path: self.path.clone(),
-            source,
-        };
-        let mut file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        let length = file.metadata().map_err(failed)?.len();
         let mut changed = false;
-        if length < self.read {
-            (self.read, self.metrics, changed) = (0, Metrics::default(), true);
-        }
-        file.seek(SeekFrom::Start(self.read)).map_err(failed)?;
-        let mut lines = BufReader::with_capacity(1 << 20, file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let bytes = lines.read_until(b'\n', &mut line).map_err(failed)?;
-            if line.last() != Some(&b'\n') {
-                return Ok(changed);
-            }
-            self.read += bytes as u64;
-            self.metrics.line(&String::from_utf8_lossy(&line));
+        let metrics = &mut self.metrics;
+        self.file.read_on(u64::MAX, &mut |news| {
             changed = true;
-        }
+            metrics.take(news);
+        })?;
+        Ok(changed)
+    }
+
+    /// As [`update`](Self::update), but stops after `most` bytes; says whether the end was reached.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn read_on(&mut self, most: u64) -> Result<bool> {
+        let metrics = &mut self.metrics;
+        self.file.read_on(most, &mut |news| metrics.take(news))
+    }
+
+    /// Bytes that are still to be read.
+    pub fn unread(&self) -> u64 {
+        self.file.unread()
     }
 }
 

@@ -4,11 +4,14 @@
 //! file is the line that was being written, and a line that is not JSON is counted and left out.
 
 mod evaluations;
+mod growing;
+mod live;
 mod metrics;
 mod run;
 
 pub use evaluations::{
     Answer, Answers, Asked, Bucket, ByPosition, EvaluationFile, ExposureBias, Measured, TokenRow,
 };
+pub use live::{Live, Standing};
 pub use metrics::{Evaluated, Metrics, MetricsFile, Warning};
 pub use run::{Record, Sample};

@@ -93,7 +93,7 @@ impl Record {
     }
 }
 
-fn config(path: &Path) -> Result<toml::Table> {
+pub(super) fn config(path: &Path) -> Result<toml::Table> {
     let file = path.join("config.toml");
     let refuse = |what: String, fix: &str| Error::Run {
         path: path.to_owned(),
@@ -119,7 +119,7 @@ fn config(path: &Path) -> Result<toml::Table> {
 }
 
 /// The folder's name; of a stage, the run's and its own.
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     // `.` and `..` have no name of their own.
     let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let part = |path: &Path| {

@@ -191,6 +191,38 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Whether a process of this machine is known to work in the folder. The lock itself is not touched,
+/// so that no run is refused because somebody looked; where the system keeps no list of locks, or the
+/// run is elsewhere, the answer is no.
+pub(crate) fn is_in_use(folder: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(file) = fs::metadata(folder.join(".lock")) else {
+            return false;
+        };
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        // `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF`, with device and inode before the range.
+        locks.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, "FLOCK", _, "WRITE", _, place, ..] = words[..] else {
+                return false;
+            };
+            // Of a layered file system the list has another device than the file.
+            place
+                .rsplit(':')
+                .next()
+                .and_then(|inode| inode.parse().ok())
+                == Some(file.ino())
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        false
+    }
+}
+
 fn same_configuration(path: &Path, config: &Config) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.to_owned(),
@@ -295,6 +327,17 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn whoever_works_in_a_folder_is_seen() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(!is_in_use(home.path()));
+        let held = lock(home.path()).unwrap();
+        assert!(is_in_use(home.path()));
+        drop(held);
+        assert!(!is_in_use(home.path()));
+    }
 
     #[test]
     fn a_run_of_a_version_with_fewer_keys_is_resumed_and_another_run_is_not() {

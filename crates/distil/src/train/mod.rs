@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 
 pub use folder::Folder;
+pub(crate) use folder::is_in_use;
 pub use gradients::Gradients;
 pub(crate) use optimizer::Optimizer;
 pub use schedule::learning_rate;
@@ -92,6 +93,9 @@ pub struct StepLine {
     pub step: usize,
     /// Steps of the whole run.
     pub steps: usize,
+    /// Steps that are still to come, see [`steps_left`].
+    #[serde(skip)]
+    pub left: usize,
     /// Passes over the training rows so far.
     pub epoch: f64,
     /// Response tokens trained on so far.
@@ -250,6 +254,19 @@ pub(crate) fn check_warmup(config: &Config, steps: usize) -> Result<()> {
     })
 }
 
+/// Optimiser steps that are still to come after `step` of `steps`. A run that ends after `most`
+/// response tokens needs as many as these take at the rate of the `tokens` so far.
+pub fn steps_left(step: usize, steps: usize, tokens: u64, most: Option<u64>) -> usize {
+    let left = steps.saturating_sub(step);
+    match most {
+        Some(most) if step > 0 && tokens > 0 => {
+            let of_tokens = most.saturating_sub(tokens) as f64 / tokens as f64 * step as f64;
+            left.min(of_tokens.ceil() as usize)
+        }
+        _ => left,
+    }
+}
+
 struct Trainer<'a> {
     run: &'a Run<'a>,
     folder: &'a Folder,
@@ -381,6 +398,7 @@ impl Trainer<'_> {
         Ok(StepLine {
             step,
             steps: self.steps,
+            left: steps_left(step, self.steps, self.state.tokens, settings.tokens),
             epoch,
             tokens: self.state.tokens,
             loss: report.loss,
