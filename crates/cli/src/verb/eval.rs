@@ -31,13 +31,17 @@ use crate::{loading, output, verb};
 /// --metrics measures the answers that are there. --compare tells whether one of two models is better
 /// on the same rows.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "distil eval MODEL (--data FILE | --suite FILE.toml) [OPTIONS]
+       distil eval --compare A.json B.json [--json]",
+    after_help = "\
 Examples:
   distil eval student --data test.jsonl
   distil eval student --data test.jsonl --teacher smollm2-135m-instruct --metrics forward_kl,rouge_l
   distil eval student --data test.jsonl --seeds 10,20,30 --out evaluations/test.json
   distil eval student --suite suite.toml --seeds 10,20,30 --metrics all --out evaluations
-  distil eval --compare before/test.json after/test.json")]
+  distil eval --compare before/test.json after/test.json"
+)]
 pub(crate) struct Eval {
     /// The model
     #[arg(required_unless_present = "compare")]
@@ -60,8 +64,10 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "MODEL")]
     teacher: Option<String>,
 
-    /// What is measured, or all; docs/src/evaluation.md says what there is [default: forward_kl,
-    /// reverse_kl, rouge_l, exact_match, perplexity, response_tokens, eos_rate, as far as they can be]
+    /// What is measured: forward_kl, reverse_kl, tvd, rouge_l, rouge_1, rouge_2, rouge_lsum, exact_match,
+    /// bleu_1 to bleu_4, sacrebleu, chrf, perplexity, reward, implicit_reward, response_tokens, eos_rate,
+    /// distinct_1, distinct_2, repetition, or all [default: forward_kl, reverse_kl, rouge_l, exact_match,
+    /// perplexity, response_tokens and eos_rate, as far as they can be]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     metrics: Option<Vec<String>>,
 
