@@ -286,17 +286,19 @@ fn browser() -> Result<PathBuf, String> {
     if let Some(found) = found() {
         return Ok(found);
     }
-    for arguments in [
-        &["update"][..],
-        &["install", "-y", "--no-install-recommends", "chromium"],
-    ] {
-        let installed = Command::new("apt-get")
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status();
-        if !installed.is_ok_and(|status| status.success()) {
+    // As root, or through sudo where it asks for no password.
+    for program in [&["apt-get"][..], &["sudo", "-n", "apt-get"]] {
+        let run = |arguments: &[&str]| {
+            let status = Command::new(program[0])
+                .args(&program[1..])
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status();
+            status.is_ok_and(|status| status.success())
+        };
+        if run(&["update"]) && run(&["install", "-y", "--no-install-recommends", "chromium"]) {
             break;
         }
     }

@@ -1,62 +1,108 @@
-//! `distil eval`: metrics of a model on held-out rows.
+//! `distil eval`: metrics of a model on held-out rows, of one set or of a suite; two models compared.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use distil::config::Sampling;
 use distil::data::example::{Example, PromptExample};
-use distil::eval::evaluate::{EvalSet, Evaluation, GREEDY, Settings, evaluate, measurable};
-use distil::eval::metric::{METRIC_NAMES, METRICS, metric};
-use distil_model::{Model, files};
-use serde_json::{Map, Value, json};
+use distil::eval::compare::compare;
+use distil::eval::evaluate::EvalSet;
+use distil::eval::exposure::usual_lengths;
+use distil::eval::kept::{
+    Conditions, Header, Kept, beside, file_sha256, tokenizer_sha256, weights_sha256,
+};
+use distil::eval::metric::{DEFAULT_METRICS, METRIC_NAMES, metric};
+use distil::eval::outcome::{FORMAT, Subject, to_json};
+use distil::eval::protocol::{Measured, Protocol, Run, measurable_metrics, measure};
+use distil::eval::suite::{self, SuiteSet};
+use distil::eval::table::{bucket_table, comparison_table, suite_table, table};
+use distil_model::Model;
 
 use crate::arguments::PrecisionArguments;
 use crate::failure::WrongInput;
 use crate::progress::Progress;
 use crate::{loading, output, verb};
 
-/// Measure a model on held-out rows.
+/// Measure a model on held-out rows, or compare two that were measured.
 ///
-/// rouge_l, exact_match, response_tokens and eos_rate look at the answers the model gives, greedily or,
-/// with --seeds, sampled at temperature 1 once a seed (mean and standard deviation). perplexity,
-/// forward_kl and reverse_kl look at how likely the model finds the rows' own answers; the last two
-/// need --teacher. The table goes to the screen; --out keeps it with every answer as JSON.
+/// The model answers every prompt greedily and, with --seeds, once a seed at temperature 1; metrics look
+/// at the answers, or at how likely the model finds the rows' own answers. Numbers come with 95 %
+/// intervals over rows, and with mean and standard deviation over seeds. --out keeps the result as JSON
+/// and every answer beside it; the same command again goes on where it was killed, and with other
+/// --metrics measures the answers that are there. --compare tells whether one of two models is better
+/// on the same rows.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "distil eval MODEL (--data FILE | --suite FILE.toml) [OPTIONS]
+       distil eval --compare A.json B.json [--json]",
+    after_help = "\
 Examples:
   distil eval student --data test.jsonl
   distil eval student --data test.jsonl --teacher smollm2-135m-instruct --metrics forward_kl,rouge_l
-  distil eval student --data test.jsonl --metrics rouge_l --seeds 10,20,30 --out eval.json")]
+  distil eval student --data test.jsonl --seeds 10,20,30 --out evaluations/test.json
+  distil eval student --suite suite.toml --seeds 10,20,30 --metrics all --out evaluations
+  distil eval --compare before/test.json after/test.json"
+)]
 pub(crate) struct Eval {
     /// The model
-    model: String,
+    #[arg(required_unless_present = "compare")]
+    model: Option<String>,
 
     /// A .jsonl, .json or .parquet file of prompts with good answers
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["suite", "compare"])]
+    data: Option<PathBuf>,
 
-    /// The model it learnt from, for forward_kl and reverse_kl
+    /// A TOML file that names several sets of rows; --out is then a folder
+    #[arg(long, value_name = "FILE.toml", conflicts_with = "data")]
+    suite: Option<PathBuf>,
+
+    /// Compare two evaluations of the same rows that --out has written
+    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"],
+        conflicts_with_all = ["model", "data", "suite", "out", "metrics", "seeds", "teacher"])]
+    compare: Option<Vec<PathBuf>>,
+
+    /// The model it learnt from, for forward_kl, reverse_kl, tvd, reward, implicit_reward and exposure bias
     #[arg(long, value_name = "MODEL")]
     teacher: Option<String>,
 
-    /// What is measured: forward_kl, reverse_kl, rouge_l, exact_match, perplexity, response_tokens,
-    /// eos_rate [default: all that can be]
+    /// What is measured: forward_kl, reverse_kl, tvd, rouge_l, rouge_1, rouge_2, rouge_lsum, exact_match,
+    /// bleu_1 to bleu_4, sacrebleu, chrf, perplexity, reward, implicit_reward, response_tokens, eos_rate,
+    /// distinct_1, distinct_2, repetition, or all [default: forward_kl, reverse_kl, rouge_l, exact_match,
+    /// perplexity, response_tokens and eos_rate, as far as they can be]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     metrics: Option<Vec<String>>,
 
-    /// Sample the answers at temperature 1, once for each of these seeds [default: greedy answers]
+    /// Sample the answers, too, at temperature 1 and once for each of these seeds
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    seeds: Option<Vec<u64>>,
+    seeds: Vec<u64>,
 
-    /// Write the result with every answer to this file
+    /// Only sampled answers
+    #[arg(long, requires = "seeds")]
+    no_greedy: bool,
+
+    /// Borders of buckets of rows by the reference's length in words, or none; printed if given here,
+    /// in the file always [default: 30,70]
+    #[arg(long, value_name = "LIST", value_parser = borders)]
+    buckets: Option<Borders>,
+
+    /// Measure exposure bias, after so many tokens [default of the list: 4,8,16,…]; needs --teacher and
+    /// --seeds
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',',
+        value_parser = verb::at_least_one)]
+    exposure_bias: Option<Vec<usize>>,
+
+    /// Rows that --out shows token by token, with --teacher
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    token_rows: usize,
+
+    /// Write the result to this file and every answer beside it; goes on with what is there
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
 
-    /// Replace --out if it exists
+    /// Replace what --out holds if it is another evaluation
     #[arg(long, requires = "out")]
     force: bool,
 
-    /// Print the metrics as JSON instead of a table
+    /// Print the result as JSON instead of a table
     #[arg(long)]
     json: bool,
 
@@ -84,132 +130,322 @@ pub(crate) struct Eval {
     precision: PrecisionArguments,
 }
 
-pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<()> {
-    let metrics = metrics(arguments)?;
-    if let Some(out) = &arguments.out {
-        output::check_file(out, arguments.force)?;
+/// `--buckets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Borders(Vec<usize>);
+
+/// Rising numbers, or none.
+fn borders(text: &str) -> Result<Borders, String> {
+    if text == "none" {
+        return Ok(Borders(Vec::new()));
     }
-    let data = loading::rows(&arguments.data)?;
+    let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    let rising = |numbers: &Vec<usize>| numbers[0] > 0 && numbers.is_sorted_by(|a, b| a < b);
+    match numbers.filter(rising) {
+        Some(numbers) => Ok(Borders(numbers)),
+        None => {
+            Err("it must be whole numbers from 1, each larger than the one before, or none".into())
+        }
+    }
+}
+
+/// The models, opened once for all sets, and what their files are.
+struct Models {
+    student: Model,
+    teacher: Option<Model>,
+    /// Of weights, tokenizer and the teacher's weights; empty where nothing is written.
+    sha256: [String; 3],
+}
+
+pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<()> {
+    if let Some([a, b]) = arguments.compare.as_deref() {
+        return print_comparison(a, b, arguments.json, progress);
+    }
+    check(arguments)?;
+    let sets = match (&arguments.suite, &arguments.data) {
+        (Some(path), _) => suite::read(path)?,
+        (None, data) => vec![alone(data.clone().unwrap_or_default())],
+    };
+    if let Some(out) = &arguments.out {
+        check_out(out, arguments.suite.is_some())?;
+    }
+    // Before models are opened, which can take long.
+    for set in &sets {
+        loading::rows(&set.data)?;
+    }
+    let models = open(arguments, progress)?;
+    let mut results = Vec::new();
+    for set in sets {
+        let measured = one_set(arguments, &set, &models, progress)?;
+        results.push((set.name, measured));
+    }
+    if arguments.json {
+        return Ok(());
+    }
+    match (&results[..], arguments.suite.is_some()) {
+        ([(_, measured)], false) => {
+            output::line(table(measured))?;
+            match &arguments.buckets {
+                Some(_) if !measured.buckets.is_empty() => {
+                    output::line(format!("\n{}", bucket_table(&measured.buckets)))
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => output::line(suite_table(&results)),
+    }
+}
+
+/// What can be seen without opening a file.
+fn check(arguments: &Eval) -> anyhow::Result<()> {
+    let refuse = |what: String, fix: String| Err(WrongInput::new(what, fix).into());
+    for name in arguments.metrics.iter().flatten() {
+        if name != "all" && metric(name).is_none() {
+            return refuse(
+                format!("--metrics: there is no metric `{name}`"),
+                format!("choose from {}, or all", METRIC_NAMES.join(", ")),
+            );
+        }
+    }
+    let twice = |seed: &u64| {
+        arguments
+            .seeds
+            .iter()
+            .filter(|other| *other == seed)
+            .count()
+            > 1
+    };
+    if let Some(seed) = arguments.seeds.iter().find(|seed| twice(seed)) {
+        return refuse(
+            format!("--seeds: {seed} is there twice"),
+            "give each seed once: the same seed gives the same answers".into(),
+        );
+    }
+    let exposure = arguments.exposure_bias.is_some();
+    if exposure && (arguments.teacher.is_none() || arguments.seeds.is_empty()) {
+        return refuse(
+            "--exposure-bias compares answers sampled by the model and by its teacher".into(),
+            "add --teacher MODEL and --seeds 10,20,30".into(),
+        );
+    }
+    Ok(())
+}
+
+fn check_out(out: &Path, is_suite: bool) -> anyhow::Result<()> {
+    match is_suite {
+        true if out.is_file() => Err(WrongInput::new(
+            format!("--out {} is a file", out.display()),
+            "name a folder: a suite writes a file for each set",
+        )
+        .into()),
+        true => Ok(()),
+        // What is in the file is looked at later; here only that it can be one.
+        false => output::check_file(out, true),
+    }
+}
+
+/// The only set of an evaluation without a suite.
+fn alone(data: PathBuf) -> SuiteSet {
+    let stem = data.file_stem().unwrap_or_default().to_string_lossy();
+    SuiteSet {
+        name: stem.into_owned(),
+        data,
+        template: None,
+        max_new_tokens: None,
+        rows: None,
+    }
+}
+
+fn open(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<Models> {
     let precision = arguments.precision;
-    let model = loading::asked_model(&arguments.model, precision, progress)?;
+    let name = arguments.model.as_deref().unwrap_or_default();
+    let student = loading::asked_model(name, precision, progress)?;
     let teacher = match &arguments.teacher {
         Some(reference) => Some(loading::asked_model(reference, precision, progress)?),
         None => None,
     };
-    let template = loading::template(&arguments.template, &model)?;
-    let mut set = loading::with_encoding(&model, &template, |encoding| {
-        EvalSet::new(&data, encoding, arguments.rows)
-    })?;
-    let context = |model: &Model| model.network.config().context;
-    let most = teacher
-        .iter()
-        .map(context)
-        .fold(context(&model), usize::min);
-    let prompt = |prompt: &PromptExample| (prompt.prompt.len() + 1, prompt.row);
-    set.prompts = loading::keep_fitting(set.prompts, most, prompt, &data, progress);
-    let example = |example: &Example| (example.len(), example.row);
-    set.examples = loading::keep_fitting(set.examples, most, example, &data, progress);
-
-    let metrics = match arguments.metrics {
-        Some(_) => metrics,
-        None => measurable_of(metrics, teacher.is_some(), &set)?,
+    let sha256 = match arguments.out.is_some() || arguments.json {
+        false => Default::default(),
+        true => [
+            weights_sha256(&student)?,
+            tokenizer_sha256(&student),
+            teacher
+                .as_ref()
+                .map(weights_sha256)
+                .transpose()?
+                .unwrap_or_default(),
+        ],
     };
-    let mut settings = Settings {
-        metrics: metrics.clone(),
-        sampling: GREEDY,
-        sampling_precision: None,
-        max_new_tokens: arguments.max_new_tokens,
+    Ok(Models {
+        student,
+        teacher,
+        sha256,
+    })
+}
+
+/// Measures one set, writes its files, and prints it as JSON if that is asked for.
+fn one_set(
+    arguments: &Eval,
+    set: &SuiteSet,
+    models: &Models,
+    progress: &mut Progress,
+) -> anyhow::Result<Measured> {
+    let Models {
+        student,
+        teacher,
+        sha256: [weights, tokenizer, of_teacher],
+    } = models;
+    let spec = set.template.as_deref().unwrap_or(&arguments.template);
+    let rows = eval_set(set, spec, arguments.rows, models, progress)?;
+    let max_new_tokens = set.max_new_tokens.unwrap_or(arguments.max_new_tokens);
+    let greedy = (!arguments.no_greedy).then_some(Run::GREEDY);
+    let sampled = arguments.seeds.iter().map(|&seed| Run::sampled(seed));
+    let protocol = Protocol {
+        metrics: metrics(arguments, teacher.is_some(), &rows)?,
+        runs: greedy.into_iter().chain(sampled).collect(),
+        buckets: arguments
+            .buckets
+            .clone()
+            .map_or(vec![30, 70], |borders| borders.0),
+        exposure_lengths: arguments
+            .exposure_bias
+            .clone()
+            .map(|lengths| match lengths.is_empty() {
+                true => usual_lengths(max_new_tokens),
+                false => lengths,
+            }),
+        token_rows: if arguments.out.is_some() {
+            arguments.token_rows
+        } else {
+            0
+        },
+        max_new_tokens,
         batch: arguments.batch,
-        seed: 0,
         micro_batch_tokens: arguments.micro_batch_tokens,
     };
-    let mut measure = |settings: &Settings, what: &str| {
-        let result = evaluate(
-            &model,
-            teacher.as_ref(),
-            &set,
-            settings,
-            &mut |done, total| {
-                progress.at(what, done, total);
-            },
-        );
-        progress.done();
-        result
-    };
-    let mut report = json!({
-        "model": arguments.model,
-        "teacher": arguments.teacher,
-        "data": arguments.data,
-        "precision": precision.precision(),
-    });
-    let (table, summary) = match &arguments.seeds {
-        None => {
-            let evaluation = measure(&settings, "rows")?;
-            (evaluation.to_string(), evaluation.to_json())
-        }
-        Some(seeds) => {
-            let mut evaluations = Vec::new();
-            for &seed in seeds {
-                settings.seed = seed;
-                settings.sampling = Sampling {
-                    temperature: 1.0,
-                    ..GREEDY
-                };
-                evaluations.push((seed, measure(&settings, &format!("rows, seed {seed}"))?));
-                // What does not look at answers is the same for every seed.
-                settings
-                    .metrics
-                    .retain(|name| metric(name).is_some_and(|m| m.needs_answers()));
-                if settings.metrics.is_empty() {
-                    break;
-                }
-            }
-            over_seeds(&metrics, &evaluations)
-        }
-    };
-    if let (Some(report), Value::Object(summary)) = (report.as_object_mut(), summary) {
-        report.extend(summary);
-    }
-    if let Some(out) = &arguments.out {
-        files::write_whole(out, format!("{report:#}\n").as_bytes())?;
-    }
-    match arguments.json {
-        true => {
-            // The answers are for the file.
-            let brief = without_answers(&report);
-            output::json(&brief)
-        }
-        false => output::line(table),
-    }
-}
-
-/// The metrics asked for, or all that can be measured.
-fn metrics(arguments: &Eval) -> anyhow::Result<Vec<String>> {
-    let Some(asked) = &arguments.metrics else {
-        let can = METRICS
+    let answering = protocol.exposure_lengths.is_some()
+        || protocol
+            .metrics
             .iter()
-            .filter(|metric| !metric.needs_teacher() || arguments.teacher.is_some());
-        return Ok(can.map(|metric| metric.name.to_owned()).collect());
+            .any(|name| metric(name).is_some_and(|m| m.needs_answers()));
+    let header = Header {
+        format: FORMAT,
+        conditions: Conditions {
+            data_sha256: file_sha256(&set.data)?,
+            weights_sha256: weights.clone(),
+            tokenizer_sha256: tokenizer.clone(),
+            precision: arguments.precision.precision(),
+            template: spec.to_owned(),
+            max_new_tokens,
+        },
+        teacher_sha256: teacher.as_ref().map(|_| of_teacher.clone()),
+        runs: if answering {
+            protocol.runs.clone()
+        } else {
+            Vec::new()
+        },
     };
-    let unknown = asked.iter().find(|name| metric(name).is_none());
-    match unknown {
-        None => Ok(asked.clone()),
-        Some(name) => Err(WrongInput::new(
-            format!("--metrics: there is no metric `{name}`"),
-            format!("choose from {}", METRIC_NAMES.join(", ")),
-        )
-        .into()),
+    let out = arguments
+        .out
+        .as_ref()
+        .map(|out| match arguments.suite.is_some() {
+            true => out.join(format!("{}.json", set.name)),
+            false => out.clone(),
+        });
+    let mut kept = match &out {
+        Some(out) => {
+            output::check_file(out, true)?;
+            let (prompts, metrics) = (&rows.prompts, &protocol.metrics);
+            Kept::open(out, &header, prompts, metrics, arguments.force)?
+        }
+        None => Kept::nothing(&header.runs),
+    };
+    let (there, all) = (kept.count(), rows.prompts.len() * header.runs.len());
+    if let Some(out) = out.as_ref().filter(|_| there > 0) {
+        let answers = beside(out, "answers");
+        progress.note(&format!(
+            "{there} of {all} answers are there already, in {}",
+            answers.display()
+        ));
     }
+    let mut hear = |what: &str, done, total| progress.at(what, done, total);
+    let measured = measure(
+        student,
+        teacher.as_ref(),
+        &rows,
+        &protocol,
+        &mut kept,
+        &mut hear,
+    )?;
+    progress.done();
+    let subject = Subject {
+        name: set.name.clone(),
+        model: arguments.model.clone().unwrap_or_default(),
+        teacher: arguments.teacher.clone(),
+        data: set.data.clone(),
+    };
+    if arguments.json {
+        let mut brief = to_json(&subject, &header, &measured);
+        // Long lists are for the file.
+        if let Some(object) = brief.as_object_mut() {
+            object.remove("by_row");
+        }
+        output::json(&brief)?;
+    }
+    kept.finish(&subject, &header, &measured)?;
+    if let Some(out) = out {
+        progress.note(&format!("written: {}", out.display()));
+    }
+    Ok(measured)
 }
 
-/// Those metrics that these rows can be measured by.
-fn measurable_of(
-    names: Vec<String>,
-    has_teacher: bool,
-    set: &EvalSet,
-) -> anyhow::Result<Vec<String>> {
-    let can = |name: &String| metric(name).is_some_and(|m| measurable(m, has_teacher, set));
-    let names: Vec<String> = names.into_iter().filter(can).collect();
+/// The set's rows as token ids, without those that do not fit into the models' contexts.
+fn eval_set(
+    set: &SuiteSet,
+    template: &str,
+    limit: Option<usize>,
+    models: &Models,
+    progress: &mut Progress,
+) -> anyhow::Result<EvalSet> {
+    let data = loading::rows(&set.data)?;
+    let template = loading::template(template, &models.student)?;
+    let mut rows = loading::with_encoding(&models.student, &template, |encoding| {
+        EvalSet::new(&data, encoding, set.rows.or(limit))
+    })?;
+    let context = |model: &Model| model.network.config().context;
+    let student = context(&models.student);
+    let most = models.teacher.iter().map(context).fold(student, usize::min);
+    let prompt = |prompt: &PromptExample| (prompt.prompt.len() + 1, prompt.row);
+    rows.prompts = loading::keep_fitting(rows.prompts, most, prompt, &data, progress);
+    let example = |example: &Example| (example.len(), example.row);
+    rows.examples = loading::keep_fitting(rows.examples, most, example, &data, progress);
+    Ok(rows)
+}
+
+/// The metrics asked for, each once; where none are named, and of all, those that can be measured.
+fn metrics(arguments: &Eval, has_teacher: bool, set: &EvalSet) -> anyhow::Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for name in arguments
+        .metrics
+        .iter()
+        .flatten()
+        .filter(|name| *name != "all")
+    {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let all = arguments.metrics.iter().flatten().any(|name| name == "all");
+    let more = match (all, arguments.metrics.is_none()) {
+        (true, _) => measurable_metrics(METRIC_NAMES, has_teacher, set),
+        (false, true) => measurable_metrics(DEFAULT_METRICS, has_teacher, set),
+        (false, false) => Vec::new(),
+    };
+    for name in more {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     match names.is_empty() {
         false => Ok(names),
         true => Err(WrongInput::new(
@@ -220,62 +456,15 @@ fn measurable_of(
     }
 }
 
-/// Table and JSON of several evaluations: mean and standard deviation (n − 1) of each metric.
-fn over_seeds(metrics: &[String], evaluations: &[(u64, Evaluation)]) -> (String, Value) {
-    let mut table = format!("{:<16} {:>12} {:>12}\n", "metric", "mean", "deviation");
-    let (mut means, mut deviations) = (Map::new(), Map::new());
-    for name in metrics {
-        let values: Vec<f64> = evaluations
-            .iter()
-            .filter_map(|(_, e)| e.get(name))
-            .collect();
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let deviation = (values.len() > 1).then(|| {
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            (squares / (values.len() - 1) as f64).sqrt()
-        });
-        let shown = deviation.map_or("–".to_owned(), |deviation| format!("{deviation:.4}"));
-        table.push_str(&format!("{name:<16} {mean:>12.4} {shown:>12}\n"));
-        means.insert(name.clone(), json!(mean));
-        deviations.insert(name.clone(), json!(deviation));
+fn print_comparison(a: &Path, b: &Path, json: bool, progress: &mut Progress) -> anyhow::Result<()> {
+    let comparison = compare(a, b)?;
+    for note in &comparison.notes {
+        progress.warn(note);
     }
-    let rows = evaluations
-        .first()
-        .map_or(0, |(_, evaluation)| evaluation.rows);
-    table.push_str(&format!(
-        "measured on {rows} rows, {} seeds, temperature 1",
-        evaluations.len()
-    ));
-    let each: Vec<Value> = evaluations
-        .iter()
-        .map(|(seed, evaluation)| {
-            let mut value = json!({ "seed": seed });
-            if let (Some(object), Value::Object(rest)) =
-                (value.as_object_mut(), evaluation.to_json())
-            {
-                object.extend(rest);
-            }
-            value
-        })
-        .collect();
-    let summary = json!({
-        "rows": rows, "metrics": means, "standard_deviation": deviations, "seeds": each,
-    });
-    (table, summary)
-}
-
-fn without_answers(report: &Value) -> Value {
-    let mut brief = report.clone();
-    let strip = |value: &mut Value| {
-        if let Some(object) = value.as_object_mut() {
-            object.remove("answers");
-        }
-    };
-    strip(&mut brief);
-    if let Some(seeds) = brief.get_mut("seeds").and_then(Value::as_array_mut) {
-        seeds.iter_mut().for_each(strip);
+    match json {
+        true => output::json(&comparison),
+        false => output::line(comparison_table(&comparison)),
     }
-    brief
 }
 
 #[cfg(test)]
@@ -283,30 +472,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mean_and_deviation_over_seeds() {
-        let evaluation = |rouge_l: f64, perplexity: Option<f64>| Evaluation {
-            metrics: perplexity
-                .map(|value| ("perplexity".to_owned(), value))
-                .into_iter()
-                .chain([("rouge_l".to_owned(), rouge_l)])
-                .collect(),
-            answers: Vec::new(),
-            rows: 7,
-        };
-        let evaluations = [
-            (10, evaluation(0.1, Some(9.0))),
-            (20, evaluation(0.2, None)),
-            (30, evaluation(0.6, None)),
-        ];
-        let metrics = ["perplexity".to_owned(), "rouge_l".to_owned()];
-        let (table, summary) = over_seeds(&metrics, &evaluations);
-        assert!((summary["metrics"]["rouge_l"].as_f64().unwrap() - 0.3).abs() < 1e-12);
-        // √((0.04 + 0.01 + 0.09) / 2)
-        let deviation = summary["standard_deviation"]["rouge_l"].as_f64().unwrap();
-        assert!((deviation - 0.07_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(summary["metrics"]["perplexity"], 9.0);
-        assert_eq!(summary["standard_deviation"]["perplexity"], Value::Null);
-        assert_eq!(summary["seeds"][1]["seed"], 20);
-        assert!(table.contains("3 seeds"), "{table}");
+    fn borders_rise() {
+        assert_eq!(borders("30,70"), Ok(Borders(vec![30, 70])));
+        assert_eq!(borders("none"), Ok(Borders(Vec::new())));
+        for wrong in ["", "0,3", "70,30", "3,3", "a", "3,"] {
+            assert!(borders(wrong).is_err(), "{wrong}");
+        }
     }
 }

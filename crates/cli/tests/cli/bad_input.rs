@@ -269,7 +269,7 @@ fn output_that_exists_is_not_replaced() {
     ] {
         home.refused(
             &[arguments, &["--out", "there/file"]].concat(),
-            &["there/file exists already", "--force"],
+            &["there/file", "exists already", "--force"],
         );
         home.refused(&[arguments, &["--out", "there"]].concat(), &["is a folder"]);
     }

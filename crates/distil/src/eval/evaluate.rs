@@ -6,25 +6,24 @@
 //! references ─► score ──► per token ─┘
 //! ```
 //!
-//! Each half runs only if a metric asks for it. What is asked for and cannot be had (a divergence
+//! This is one measurement, as training makes it at every evaluation. Several runs, intervals, buckets and
+//! files are the [protocol](super::protocol)'s. Each half runs only if a metric asks for it. What is asked for and cannot be had (a divergence
 //! without a teacher, ROUGE without references) is refused before anything is computed. A mean per
 //! token weighs every token alike, a mean per answer every answer.
 
-use std::fmt;
-
 use distil_model::Model;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::metric::{Better, METRIC_NAMES, Measure, MetricInfo, mean, metric};
+use super::judged::Judges;
+use super::metric::{METRIC_NAMES, MetricInfo, metric};
+use super::rows::{of_answers, of_references};
 use crate::config::{Precision, Sampling};
 use crate::data::example::{Encoding, Example, PromptExample, examples, prompts};
 use crate::data::read::DataSet;
 use crate::data::row::Content;
 use crate::error::{Error, Result};
 use crate::rollout::{Finish, Generation, Prompt, Response, generate};
-use crate::score::{TokenScores, score};
-use crate::teacher;
 
 /// Always the likeliest token: how answers are generated unless the user asks for samples.
 pub const GREEDY: Sampling = Sampling {
@@ -66,6 +65,8 @@ pub struct EvalSet {
 /// What the student said to one prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
+    /// Which row of the data was asked, from 0.
+    pub row: usize,
     /// The prompt as the model read it, with the template applied.
     pub prompt: String,
     /// The answer, without the token that ended it and without special tokens.
@@ -77,6 +78,11 @@ pub struct Answer {
     pub tokens: usize,
     /// Good answers; empty for a prompt alone.
     pub references: Vec<String>,
+    /// Metrics that have a number for one answer, by name; `null` is a number that is none.
+    #[serde(default)]
+    pub metrics: Map<String, Value>,
+    /// Its token ids, the one that ended it included.
+    pub token_ids: Vec<u32>,
 }
 
 /// The result of an evaluation.
@@ -147,11 +153,14 @@ impl Answer {
             ids = before;
         }
         Ok(Self {
+            row: prompt.row,
             prompt: prompt.text.clone(),
             response: model.tokenizer.decode(ids, true)?,
             finish: response.finish,
             tokens: response.tokens.len(),
             references: prompt.references.clone(),
+            metrics: Map::new(),
+            token_ids: response.tokens.clone(),
         })
     }
 }
@@ -167,8 +176,29 @@ pub fn answer(
     settings: &Settings,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Answer>> {
-    let rows: Vec<Prompt<'_>> = set
-        .prompts
+    let prompts: Vec<&PromptExample> = set.prompts.iter().collect();
+    let (mut answers, total) = (Vec::new(), prompts.len());
+    answer_each(student, &prompts, settings, &mut |answer| {
+        answers.push(answer);
+        progress(answers.len(), total);
+        Ok(())
+    })?;
+    // They come as they are finished.
+    answers.sort_by_key(|answer| answer.row);
+    Ok(answers)
+}
+
+/// As [`answer`], for some prompts; `on_answer` gets each answer when it is finished.
+///
+/// # Errors
+/// As [`answer`], and what `on_answer` fails with.
+pub(crate) fn answer_each(
+    student: &Model,
+    prompts: &[&PromptExample],
+    settings: &Settings,
+    on_answer: &mut dyn FnMut(Answer) -> Result<()>,
+) -> Result<()> {
+    let rows: Vec<Prompt<'_>> = prompts
         .iter()
         .map(|prompt| Prompt {
             ids: &prompt.prompt,
@@ -186,21 +216,23 @@ pub fn answer(
         Some(precision) => network.in_precision(precision.into()),
         None => network,
     };
-    let mut done = 0;
-    let responses = generate(
+    let mut failed = None;
+    generate(
         &network,
         &student.stop_ids,
         &rows,
         &generation,
-        &mut |_, _| {
-            done += 1;
-            progress(done, rows.len());
+        &mut |index, response| {
+            if failed.is_none() {
+                let answer = Answer::new(student, prompts[index], response);
+                failed = answer.and_then(&mut *on_answer).err();
+            }
         },
     )?;
-    let answers = set.prompts.iter().zip(&responses);
-    answers
-        .map(|(prompt, response)| Answer::new(student, prompt, response))
-        .collect()
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// Measures `student` on `set`. `progress` gets the rows that are done and their total, an answer
@@ -222,40 +254,44 @@ pub fn evaluate(
         check(metric, teacher.is_some(), set)?;
     }
     let answering = metrics.iter().any(|metric| metric.needs_answers());
-    let scoring = metrics.iter().any(|metric| of_references(metric));
+    let scoring = metrics.iter().any(|metric| !metric.needs_answers());
     let first = if answering { set.prompts.len() } else { 0 };
     let total = first + if scoring { set.examples.len() } else { 0 };
 
-    let teacher = teacher.filter(|_| metrics.iter().any(|metric| metric.needs_teacher()));
-    let teacher = match teacher {
-        Some(teacher) => Some((&teacher.network, teacher::align(teacher, student)?)),
-        None => None,
+    let judges = Judges {
+        student,
+        teacher: teacher.filter(|_| metrics.iter().any(|metric| metric.needs_teacher())),
+        prompts: &set.prompts,
+        max_tokens: settings.micro_batch_tokens,
     };
-    let answers = match answering {
+    let mut answers = match answering {
         true => answer(student, set, settings, &mut |done, _| progress(done, total))?,
         false => Vec::new(),
     };
+    judges.note(&metrics, &mut answers, &mut |_| {})?;
     let scores = match scoring {
-        true => score(
-            &student.network,
-            teacher,
-            &set.examples,
-            settings.micro_batch_tokens,
-            &mut |done| progress(first + done, total),
-        )?,
+        true => judges.scores(&set.examples, &mut |done| progress(first + done, total))?,
         false => Vec::new(),
+    };
+    let value = |metric: &MetricInfo| match metric.needs_answers() {
+        true => of_answers(metric, &answers).value(),
+        false => of_references(metric, &set.examples, &scores).value(),
     };
     Ok(Evaluation {
         metrics: metrics
             .iter()
-            .map(|metric| (metric.name.to_owned(), value(metric, &answers, &scores)))
+            .map(|metric| (metric.name.to_owned(), value(metric)))
             .collect(),
         rows: first.max(scores.len()),
         answers,
     })
 }
 
-fn asked(names: &[String]) -> Result<Vec<&'static MetricInfo>> {
+/// The metrics of these names.
+///
+/// # Errors
+/// [`Error::Config`] for a name that no metric has.
+pub(crate) fn asked(names: &[String]) -> Result<Vec<&'static MetricInfo>> {
     let find = |name: &String| {
         metric(name).ok_or_else(|| Error::Config {
             place: "metrics".into(),
@@ -266,21 +302,13 @@ fn asked(names: &[String]) -> Result<Vec<&'static MetricInfo>> {
     names.iter().map(find).collect()
 }
 
-/// Whether a metric is computed from the models' scores of the references.
-fn of_references(metric: &MetricInfo) -> bool {
-    matches!(
-        metric.measure,
-        Measure::References(_) | Measure::AgainstTeacher(_)
-    )
-}
-
 /// Whether a metric can be measured on `set`.
 pub fn measurable(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> bool {
     check(metric, has_teacher, set).is_ok()
 }
 
 /// Whether what the metric needs is there.
-fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
+pub(crate) fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
     let refuse = |what: &str, fix: &str| {
         Err(Error::Mismatch {
             what: format!("{} {what}", metric.name),
@@ -299,9 +327,9 @@ fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
             "give rows with prompts, or leave this metric out",
         );
     }
-    let references = match of_references(metric) {
-        true => !set.examples.is_empty(),
-        false => set
+    let references = match metric.needs_answers() {
+        false => !set.examples.is_empty(),
+        true => set
             .prompts
             .iter()
             .any(|prompt| !prompt.references.is_empty()),
@@ -315,64 +343,11 @@ fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
     Ok(())
 }
 
-fn value(metric: &MetricInfo, answers: &[Answer], scores: &[TokenScores]) -> f64 {
-    let average = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    match metric.measure {
-        Measure::Answer(of) => average(answers.iter().map(of).collect()),
-        Measure::AgainstReferences(of) => {
-            let with = answers
-                .iter()
-                .filter(|answer| !answer.references.is_empty());
-            average(
-                with.map(|answer| of(&answer.references, &answer.response))
-                    .collect(),
-            )
-        }
-        Measure::References(of) => of(scores),
-        Measure::AgainstTeacher(of) => {
-            let teachers = scores.iter().filter_map(|score| score.teacher.as_ref());
-            mean(teachers.flat_map(of))
-        }
-    }
-}
-
 impl Evaluation {
     /// The value of a metric, if it was asked for.
     pub fn get(&self, name: &str) -> Option<f64> {
         let found = self.metrics.iter().find(|(metric, _)| metric == name);
         found.map(|(_, value)| *value)
-    }
-
-    /// `{"rows": …, "metrics": {name: value}, "answers": [{"prompt", "response", "finish_reason",
-    /// "tokens", "references"}]}`; a value that is not finite is `null`.
-    pub fn to_json(&self) -> Value {
-        let metrics: Map<String, Value> = self
-            .metrics
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect();
-        json!({ "rows": self.rows, "metrics": metrics, "answers": self.answers })
-    }
-}
-
-/// A table, one metric a line, with its unit and its better side.
-impl fmt::Display for Evaluation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<16} {:>12}  {:<13} better", "metric", "value", "unit")?;
-        for (name, value) in &self.metrics {
-            let (unit, better) = match metric(name) {
-                Some(info) => (info.unit, info.better),
-                None => ("", None),
-            };
-            let better = match better {
-                Some(Better::Lower) => "lower",
-                Some(Better::Higher) => "higher",
-                None => "–",
-            };
-            writeln!(f, "{name:<16} {value:>12.4}  {unit:<13} {better}")?;
-        }
-        let plural = if self.rows == 1 { "" } else { "s" };
-        write!(f, "measured on {} row{plural}", self.rows)
     }
 }
 

@@ -1,12 +1,21 @@
 //! The metrics: what each is called, what it means, and how it is computed from what was measured.
 //!
 //! Two things can be measured. *Answers*: the student answers each prompt, and an answer is looked at
-//! by itself or against the row's references. *References*: the student, and a teacher if there is
-//! one, say how likely each token of a row's reference is (teacher forcing; EOS included).
+//! by itself, against the row's references, or by the models. *References*: the student, and a teacher
+//! if there is one, say how likely each token of a row's reference is (teacher forcing; EOS included).
+//!
+//! Nearly every metric is a function of sums over rows: a mean over answers of the answers' numbers and
+//! their count, BLEU of counted n-grams, perplexity of log-likelihoods and tokens. A row gives its
+//! summands once, and whatever looks at some rows only, or at rows several times (buckets, the
+//! bootstrap, a comparison), adds them up again. What does not add up is [`Measure::Whole`].
 
+use super::bleu::{nltk, sacrebleu};
+use super::chrf;
+use super::distinct::distinct;
 use super::evaluate::Answer;
 use super::exact_match::exact_match;
-use super::rouge::{Stemming, rouge_l_best};
+use super::repetition::repetition;
+use super::rouge::{Stemming, rouge_l_best, rouge_lsum_best, rouge_n_best};
 use crate::score::{TeacherScores, TokenScores};
 
 /// A metric.
@@ -39,11 +48,43 @@ pub(crate) enum Measure {
     Answer(fn(&Answer) -> f64),
     /// The mean, over answers to prompts that have references, of references against the answer.
     AgainstReferences(fn(&[String], &str) -> f64),
-    /// Of the student's scores of the references.
-    References(fn(&[TokenScores]) -> f64),
+    /// The mean over all answers of what the models say of one.
+    Judged(Judged),
+    /// Of the sums, over answers to prompts that have references, of the numbers `row`.
+    Sums {
+        row: fn(&[String], &str) -> Vec<f64>,
+        of: fn(&[f64]) -> f64,
+    },
+    /// Of all answers together.
+    Whole(fn(&[&str]) -> f64),
+    /// Of the sums over rows of numbers of the student's scores of a row's reference.
+    References {
+        row: fn(&TokenScores) -> Vec<f64>,
+        of: fn(&[f64]) -> f64,
+    },
     /// Of both models' scores of the references: the mean over tokens of a number of one token.
     AgainstTeacher(fn(&TeacherScores) -> &[f32]),
 }
+
+/// What models say of an answer; see [`super::judged`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// The return that the teacher's logits induce.
+    Reward,
+    /// log q/p of the whole answer.
+    ImplicitReward,
+}
+
+/// What is measured unless a user says otherwise; in each case as far as it can be.
+pub const DEFAULT_METRICS: &[&str] = &[
+    "forward_kl",
+    "reverse_kl",
+    "rouge_l",
+    "exact_match",
+    "perplexity",
+    "response_tokens",
+    "eos_rate",
+];
 
 /// Every metric.
 pub const METRICS: &[MetricInfo] = &[
@@ -62,12 +103,46 @@ pub const METRICS: &[MetricInfo] = &[
         measure: Measure::AgainstTeacher(|scores| &scores.reverse_kl),
     },
     MetricInfo {
+        name: "tvd",
+        meaning: "total variation distance of teacher and student on the references",
+        unit: "0 to 1",
+        better: Some(Better::Lower),
+        measure: Measure::AgainstTeacher(|scores| &scores.tvd),
+    },
+    MetricInfo {
         name: "rouge_l",
         meaning: "ROUGE-L (F-measure, stemmed) of the answer against its best reference",
         unit: "0 to 1",
         better: Some(Better::Higher),
         measure: Measure::AgainstReferences(|references, answer| {
             rouge_l_best(references, answer, Stemming::Porter).fmeasure
+        }),
+    },
+    MetricInfo {
+        name: "rouge_1",
+        meaning: "ROUGE-1 (F-measure, stemmed) of the answer against its best reference",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::AgainstReferences(|references, answer| {
+            rouge_n_best(1, references, answer, Stemming::Porter).fmeasure
+        }),
+    },
+    MetricInfo {
+        name: "rouge_2",
+        meaning: "ROUGE-2 (F-measure, stemmed) of the answer against its best reference",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::AgainstReferences(|references, answer| {
+            rouge_n_best(2, references, answer, Stemming::Porter).fmeasure
+        }),
+    },
+    MetricInfo {
+        name: "rouge_lsum",
+        meaning: "ROUGE-Lsum (F-measure, stemmed) of the answer against its best reference",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::AgainstReferences(|references, answer| {
+            rouge_lsum_best(references, answer, Stemming::Porter).fmeasure
         }),
     },
     MetricInfo {
@@ -80,13 +155,88 @@ pub const METRICS: &[MetricInfo] = &[
         }),
     },
     MetricInfo {
+        name: "bleu_1",
+        meaning: "BLEU-1 of the corpus as NLTK computes it, on lower-cased words without smoothing",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: nltk::sums,
+            of: |sums| nltk::from_sums(sums, 1),
+        },
+    },
+    MetricInfo {
+        name: "bleu_2",
+        meaning: "BLEU-2 of the corpus as NLTK computes it, on lower-cased words without smoothing",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: nltk::sums,
+            of: |sums| nltk::from_sums(sums, 2),
+        },
+    },
+    MetricInfo {
+        name: "bleu_3",
+        meaning: "BLEU-3 of the corpus as NLTK computes it, on lower-cased words without smoothing",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: nltk::sums,
+            of: |sums| nltk::from_sums(sums, 3),
+        },
+    },
+    MetricInfo {
+        name: "bleu_4",
+        meaning: "BLEU-4 of the corpus as NLTK computes it, on lower-cased words without smoothing",
+        unit: "0 to 1",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: nltk::sums,
+            of: |sums| nltk::from_sums(sums, 4),
+        },
+    },
+    MetricInfo {
+        name: "sacrebleu",
+        meaning: "BLEU-4 of the corpus as sacreBLEU computes it, on 13a tokens with exponential smoothing",
+        unit: "0 to 100",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: sacrebleu::sums,
+            of: sacrebleu::from_sums,
+        },
+    },
+    MetricInfo {
+        name: "chrf",
+        meaning: "chrF2 of the corpus: n-grams of characters in common with the references",
+        unit: "0 to 100",
+        better: Some(Better::Higher),
+        measure: Measure::Sums {
+            row: chrf::sums,
+            of: chrf::from_sums,
+        },
+    },
+    MetricInfo {
         name: "perplexity",
         meaning: "exp of the student's mean negative log-likelihood of the references' tokens",
         unit: "from 1",
         better: Some(Better::Lower),
-        measure: Measure::References(|scores| {
-            (-mean(scores.iter().flat_map(|score| &score.logprobs))).exp()
-        }),
+        measure: Measure::References {
+            row: |scores| sum_and_count(&scores.logprobs),
+            of: |sums| (-mean(sums)).exp(),
+        },
+    },
+    MetricInfo {
+        name: "reward",
+        meaning: "return of the answer under the reward that the teacher's logits induce (LLMR)",
+        unit: "nats",
+        better: Some(Better::Higher),
+        measure: Measure::Judged(Judged::Reward),
+    },
+    MetricInfo {
+        name: "implicit_reward",
+        meaning: "log of the student's probability of the answer over the teacher's (DPKD)",
+        unit: "nats",
+        better: None,
+        measure: Measure::Judged(Judged::ImplicitReward),
     },
     MetricInfo {
         name: "response_tokens",
@@ -101,6 +251,27 @@ pub const METRICS: &[MetricInfo] = &[
         unit: "0 to 1",
         better: None,
         measure: Measure::Answer(|answer| f64::from(answer.ended())),
+    },
+    MetricInfo {
+        name: "distinct_1",
+        meaning: "different words of all answers over all their words",
+        unit: "0 to 1",
+        better: None,
+        measure: Measure::Whole(|answers| distinct(answers, 1)),
+    },
+    MetricInfo {
+        name: "distinct_2",
+        meaning: "different pairs of words of all answers over all their pairs",
+        unit: "0 to 1",
+        better: None,
+        measure: Measure::Whole(|answers| distinct(answers, 2)),
+    },
+    MetricInfo {
+        name: "repetition",
+        meaning: "share of an answer's runs of four words that it has said before",
+        unit: "0 to 1",
+        better: Some(Better::Lower),
+        measure: Measure::Answer(|answer| repetition(&answer.response)),
     },
 ];
 
@@ -123,29 +294,49 @@ pub fn metric(name: &str) -> Option<&'static MetricInfo> {
 impl MetricInfo {
     /// Whether it compares with a teacher.
     pub fn needs_teacher(&self) -> bool {
-        matches!(self.measure, Measure::AgainstTeacher(_))
+        matches!(
+            self.measure,
+            Measure::AgainstTeacher(_) | Measure::Judged(_)
+        )
     }
 
     /// Whether rows need references (good answers).
     pub fn needs_references(&self) -> bool {
-        !matches!(self.measure, Measure::Answer(_))
+        !matches!(
+            self.measure,
+            Measure::Answer(_) | Measure::Judged(_) | Measure::Whole(_)
+        )
     }
 
-    /// Whether the student has to answer prompts.
+    /// Whether the student has to answer prompts; if not, it is of the references.
     pub fn needs_answers(&self) -> bool {
+        !matches!(
+            self.measure,
+            Measure::References { .. } | Measure::AgainstTeacher(_)
+        )
+    }
+
+    /// Whether there is a number of one answer, of which the metric is the mean.
+    pub fn is_of_one_answer(&self) -> bool {
         matches!(
             self.measure,
-            Measure::Answer(_) | Measure::AgainstReferences(_)
+            Measure::Answer(_) | Measure::AgainstReferences(_) | Measure::Judged(_)
         )
     }
 }
 
-/// In f64, since a sum of thousands of f32 would lose digits.
-pub(crate) fn mean<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), &value| {
-        (sum + f64::from(value), count + 1)
-    });
-    sum / count as f64
+/// The summands of a mean, in f64, since a sum of thousands of f32 would lose digits.
+pub(crate) fn sum_and_count(values: &[f32]) -> Vec<f64> {
+    let sum = values.iter().map(|&value| f64::from(value)).sum();
+    vec![sum, values.len() as f64]
+}
+
+/// The mean of [`sum_and_count`]s that were added up.
+pub(crate) fn mean(sums: &[f64]) -> f64 {
+    match sums {
+        [sum, count, ..] => sum / count,
+        _ => f64::NAN,
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +350,9 @@ mod tests {
             assert!(!METRIC_NAMES[index + 1..].contains(name), "{name}");
         }
         assert!(metric("rouge").is_none());
+        for name in DEFAULT_METRICS {
+            assert!(metric(name).is_some(), "{name}");
+        }
     }
 
     #[test]
@@ -174,22 +368,9 @@ mod tests {
         assert_eq!(needs("forward_kl"), (true, true, false));
         assert_eq!(needs("perplexity"), (false, true, false));
         assert_eq!(needs("rouge_l"), (false, true, true));
+        assert_eq!(needs("sacrebleu"), (false, true, true));
         assert_eq!(needs("eos_rate"), (false, false, true));
-    }
-
-    #[test]
-    fn perplexity_weighs_tokens_alike_not_rows() {
-        let row = |logprobs: &[f32]| TokenScores {
-            logprobs: logprobs.to_vec(),
-            teacher: None,
-        };
-        let Measure::References(perplexity) = metric("perplexity").unwrap().measure else {
-            panic!("perplexity is of the references");
-        };
-        let half = 0.5_f32.ln();
-        let eighth = 0.125_f32.ln();
-        // Three tokens at 1/2 and one at 1/8: (8 · 8)^(1/4).
-        let got = perplexity(&[row(&[half, half, half]), row(&[eighth])]);
-        assert!((got - 64_f64.powf(0.25)).abs() < 1e-6, "{got}");
+        assert_eq!(needs("distinct_1"), (false, false, true));
+        assert_eq!(needs("reward"), (true, false, true));
     }
 }

@@ -203,13 +203,22 @@ pub(super) fn title(name: &str) -> String {
     match name {
         "forward_kl" => "forward KL".to_owned(),
         "reverse_kl" => "reverse KL".to_owned(),
+        "tvd" => "TVD".to_owned(),
+        "rouge_1" => "ROUGE-1".to_owned(),
+        "rouge_2" => "ROUGE-2".to_owned(),
         "rouge_l" => "ROUGE-L".to_owned(),
+        "rouge_lsum" => "ROUGE-Lsum".to_owned(),
+        "sacrebleu" => "BLEU (sacreBLEU)".to_owned(),
+        "chrf" => "chrF2".to_owned(),
         "exact_match" => "exact match".to_owned(),
         "response_tokens" => "response length".to_owned(),
         "eos_rate" => "EOS rate".to_owned(),
         "reward" => "induced reward".to_owned(),
         "implicit_reward" => "implicit reward".to_owned(),
-        name => readable(name),
+        name => match name.strip_prefix("bleu_") {
+            Some(order) => format!("BLEU-{order} (NLTK)"),
+            None => readable(name),
+        },
     }
 }
 
@@ -219,21 +228,12 @@ fn readable(key: &str) -> String {
 
 /// What a metric is counted in.
 pub(super) fn unit(name: &str) -> &'static str {
-    match name {
-        // Their definitions do not depend on the list: they are of single answers.
-        "reward" => "sum over the answer",
-        "implicit_reward" => "nats",
-        name => metric(name).map_or("", |metric| metric.unit),
-    }
+    metric(name).map_or("", |metric| metric.unit)
 }
 
 /// What a metric says.
 pub(super) fn meaning(name: &str) -> &'static str {
-    match name {
-        "reward" => "sum of the rewards that the teacher's logits induce of the answer's tokens",
-        "implicit_reward" => "sum of log q/p over the answer's tokens",
-        name => metric(name).map_or("", |metric| metric.meaning),
-    }
+    metric(name).map_or("", |metric| metric.meaning)
 }
 
 /// Which direction is better.

@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::json;
 
 pub use folder::Folder;
-pub(crate) use folder::is_in_use;
+pub(crate) use folder::{is_in_use, sha256_of};
 pub use gradients::Gradients;
 pub(crate) use optimizer::Optimizer;
 pub use schedule::learning_rate;
