@@ -51,6 +51,8 @@ pub(crate) fn plot(area: Rect, buffer: &mut Buffer, curve: &Curve<'_>, labels: &
         .map(|point| point.1)
         .fold(f64::NEG_INFINITY, f64::max);
     let y = room(low, high);
+    let place = |(step, value)| (share(step, x), share(value, y));
+    let points: Vec<(f64, f64)> = points.iter().copied().map(place).collect();
     let ends = [curve.steps.first(), curve.steps.last()];
     let ends = ends.map(|step| step.map_or(String::new(), ToString::to_string));
     let style = labels
@@ -61,25 +63,32 @@ pub(crate) fn plot(area: Rect, buffer: &mut Buffer, curve: &Curve<'_>, labels: &
         .graph_type(GraphType::Line)
         .style(style)
         .data(&points);
+    let heights = [y[0], f64::midpoint(y[0], y[1]), y[1]].map(number);
     Chart::new(vec![dots])
         .block(block)
-        .x_axis(Axis::default().bounds(x).labels(ends))
-        .y_axis(
-            Axis::default()
-                .bounds(y)
-                .labels([y[0], f64::midpoint(y[0], y[1]), y[1]].map(number)),
-        )
+        .x_axis(Axis::default().bounds([0.0, 1.0]).labels(ends))
+        .y_axis(Axis::default().bounds([0.0, 1.0]).labels(heights))
         .render(area, buffer);
 }
 
-/// Bounds of an axis, apart even if all points are in one place.
+/// Ends of an axis, apart even if all points are in one place.
 fn room(low: f64, high: f64) -> [f64; 2] {
-    if high > low && (high - low).is_finite() {
+    if high > low {
         return [low, high];
     }
-    let around = (low.abs() * 0.1).max(1e-3).min(f64::MAX / 4.0);
-    let middle = low.clamp(-f64::MAX / 4.0, f64::MAX / 4.0);
-    [middle - around, middle + around]
+    let around = (low.abs() * 0.1).max(1e-3);
+    [(low - around).max(f64::MIN), (low + around).min(f64::MAX)]
+}
+
+/// Where a value is on an axis, from 0 to 1: the chart cannot draw what is so far apart that its
+/// difference is no number.
+fn share(value: f64, [low, high]: [f64; 2]) -> f64 {
+    let share = (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
+    if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.5
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +149,7 @@ mod tests {
         }
         assert_eq!(room(5.0, 5.0), [4.5, 5.5]);
         assert_eq!(room(0.0, 0.0), [-1e-3, 1e-3]);
+        assert_eq!(share(0.0, [f64::MIN, f64::MAX]), 0.5);
+        assert_eq!(share(1.0, [5e-324, 5e-324]), 0.5);
     }
 }
