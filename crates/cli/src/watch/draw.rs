@@ -176,7 +176,10 @@ impl Screen<'_> {
 
     /// Curves above; evaluation and sample below them, if there is room.
     fn overview(&self, area: Rect, buffer: &mut Buffer) {
+        let nothing =
+            self.stage.metrics().evaluations.is_empty() && self.stage.samples().is_empty();
         let below = match area.height {
+            _ if nothing => 0,
             0..14 => 0,
             height => (height * 2 / 5).clamp(6, 16),
         };

@@ -119,12 +119,7 @@ pub(crate) fn fitting(items: &[String], room: usize) -> String {
 pub(crate) fn evaluation(stage: &Live) -> (String, Vec<String>) {
     let evaluations = &stage.metrics().evaluations;
     let (Some(first), Some(newest)) = (evaluations.first(), evaluations.last()) else {
-        let why = match (stage.value("data", "eval"), stage.value("eval", "every")) {
-            (Some(_), _) => "None yet.",
-            (None, None) => "",
-            (None, Some(_)) => "There is none: data.eval is not set.",
-        };
-        return ("evaluation".into(), vec![why.into()]);
+        return ("evaluation".into(), vec!["None yet.".into()]);
     };
     let longest = newest.metrics.keys().map(|name| name.len()).max();
     let longest = longest.unwrap_or(0).clamp(6, 16);
@@ -179,7 +174,7 @@ pub(crate) fn sample<'a>(
 pub(crate) fn short(sample: &Sample, cells: usize) -> Vec<String> {
     let prompt = clip_front(&flat(&sample.prompt), 2 * cells.saturating_sub(8));
     let mut lines = wrap(&format!("prompt: {prompt}"), cells);
-    lines.extend(wrap(&format!("answer: {}", answer(sample)), cells));
+    lines.extend(wrap(&format!("answer: {}", flat(&answer(sample))), cells));
     lines
 }
 
