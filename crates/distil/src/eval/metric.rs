@@ -7,7 +7,7 @@
 //! Nearly every metric is a function of sums over rows: a mean over answers of the answers' numbers and
 //! their count, BLEU of counted n-grams, perplexity of log-likelihoods and tokens. A row gives its
 //! summands once, and whatever looks at some rows only, or at rows several times (buckets, the
-//! bootstrap, a comparison), adds them up again. What does not add up is [`Measure::Whole`].
+//! bootstrap, a comparison), adds them up again. What does not add up is `Measure::Whole`.
 
 use super::bleu::{nltk, sacrebleu};
 use super::chrf;
