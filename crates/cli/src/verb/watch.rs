@@ -59,9 +59,16 @@ pub(crate) fn run(arguments: &Watch) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let end = Arc::new(AtomicBool::new(false));
+    // There is no terminal any more, nothing to restore, and waiting for its keys may not return.
     #[cfg(unix)]
-    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&end))?;
+    signal_hook::flag::register_conditional_shutdown(
+        signal_hook::consts::SIGHUP,
+        1,
+        Arc::new(AtomicBool::new(true)),
+    )?;
     for signal in [SIGINT, SIGTERM] {
+        // The second one ends the program wherever it is.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&end))?;
         signal_hook::flag::register(signal, Arc::clone(&end))?;
     }
     // Puts itself before the hook that explains panics, so that a panic restores the terminal, too.

@@ -174,6 +174,34 @@ mod on_a_terminal {
         }
     }
 
+    /// A window that is closed takes the program with it, which would otherwise wait for keys of a
+    /// terminal that is gone.
+    #[test]
+    fn a_terminal_that_goes_away_ends_it() {
+        let home = run();
+        let (pty, pts) = open().unwrap();
+        pty.resize(Size::new(24, 80)).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_distil"))
+            .args(["watch", "run"])
+            .current_dir(home.path(""))
+            .env("TERM", "xterm-256color");
+        let mut child = command.spawn(pts).unwrap();
+        let (mut shown, mut bytes) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&shown).contains("loss") {
+            let count = (&pty).read(&mut bytes).unwrap();
+            shown.extend_from_slice(&bytes[..count]);
+        }
+        drop(pty);
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("it goes on without a terminal");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     #[test]
     fn a_run_is_followed_and_the_terminal_is_left_as_it_was() {
         let home = run();
