@@ -6,7 +6,8 @@ pub(super) fn number(value: f64) -> String {
         return "–".to_owned();
     }
     let size = value.abs();
-    if size == 0.0 {
+    // NLTK's BLEU of texts without a common n-gram is 1e-80 or so, which nobody wants to read.
+    if size < 1e-30 {
         return "0".to_owned();
     }
     if !(1e-3..1e7).contains(&size) {
@@ -180,6 +181,7 @@ mod tests {
     fn four_digits_that_matter() {
         let shown = [
             (0.0, "0"),
+            (1.84e-80, "0"),
             (0.2345678, "0.235"),
             (0.0345678, "0.0346"),
             (14.73181, "14.73"),
