@@ -391,7 +391,7 @@ fn what_cannot_be_read_is_said_and_what_was_read_stays() {
 }
 
 #[test]
-fn every_key_of_the_help_fits_a_small_screen() {
+fn all_keys_of_the_help_fit_a_usual_screen() {
     let folder = Folder::new();
     let state = State {
         view: View::Help,
@@ -401,6 +401,16 @@ fn every_key_of_the_help_fits_a_small_screen() {
         &screen(&folder.run(), &state, (80, 24)),
         &["Tab, Right", "q, Ctrl-C"],
     );
+}
+
+#[test]
+fn the_book_lists_the_keys() {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/watch.md");
+    let book = fs::read_to_string(book).unwrap();
+    for (keys, what) in super::state::KEYS {
+        let row = format!("| `{keys}` | {what} |");
+        assert!(book.contains(&row), "{row}");
+    }
 }
 
 #[test]
