@@ -302,11 +302,6 @@ pub(crate) fn asked(names: &[String]) -> Result<Vec<&'static MetricInfo>> {
     names.iter().map(find).collect()
 }
 
-/// Whether a metric can be measured on `set`.
-pub fn measurable(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> bool {
-    check(metric, has_teacher, set).is_ok()
-}
-
 /// Whether what the metric needs is there.
 pub(crate) fn check(metric: &MetricInfo, has_teacher: bool, set: &EvalSet) -> Result<()> {
     let refuse = |what: &str, fix: &str| {

@@ -315,14 +315,6 @@ impl MetricInfo {
             Measure::References { .. } | Measure::AgainstTeacher(_)
         )
     }
-
-    /// Whether there is a number of one answer, of which the metric is the mean.
-    pub fn is_of_one_answer(&self) -> bool {
-        matches!(
-            self.measure,
-            Measure::Answer(_) | Measure::AgainstReferences(_) | Measure::Judged(_)
-        )
-    }
 }
 
 /// The summands of a mean, in f64, since a sum of thousands of f32 would lose digits.

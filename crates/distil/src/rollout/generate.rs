@@ -364,6 +364,20 @@ mod tests {
     use super::*;
     use crate::testing::tiny_network;
 
+    /// Samples at temperature 1, in batches of `batch`.
+    fn plain(max_new_tokens: usize, seed: u64, batch: usize) -> Generation {
+        Generation {
+            sampling: Sampling {
+                temperature: 1.0,
+                top_k: 0,
+                top_p: 1.0,
+            },
+            max_new_tokens,
+            seed,
+            batch,
+        }
+    }
+
     fn sampled(batch: usize, seed: u64, rows: &[u64]) -> Vec<Response> {
         let network = tiny_network(1);
         let ids: Vec<Vec<u32>> = rows
@@ -375,16 +389,7 @@ mod tests {
             .zip(rows)
             .map(|(ids, &stream)| Prompt { ids, stream })
             .collect();
-        let settings = Generation {
-            sampling: Sampling {
-                temperature: 1.0,
-                top_k: 0,
-                top_p: 1.0,
-            },
-            max_new_tokens: 12,
-            seed,
-            batch,
-        };
+        let settings = plain(12, seed, batch);
         generate(&network, &[0], &prompts, &settings, &mut |_, _| {}).unwrap()
     }
 
@@ -428,16 +433,7 @@ mod tests {
             .map(|(ids, stream)| Prompt { ids, stream })
             .collect();
         let samples = |batch: usize| {
-            let settings = Generation {
-                sampling: Sampling {
-                    temperature: 1.0,
-                    top_k: 0,
-                    top_p: 1.0,
-                },
-                max_new_tokens: 12,
-                seed: 5,
-                batch,
-            };
+            let settings = plain(12, 5, batch);
             generate(&network, &[0], &prompts, &settings, &mut |_, _| {}).unwrap()
         };
         let alone = samples(1);
@@ -454,16 +450,7 @@ mod tests {
         let prompts: Vec<Prompt> = (0..rows)
             .map(|stream| Prompt { ids: &ids, stream })
             .collect();
-        let settings = Generation {
-            sampling: Sampling {
-                temperature: 1.0,
-                top_k: 0,
-                top_p: 1.0,
-            },
-            max_new_tokens: 8,
-            seed,
-            batch: 4,
-        };
+        let settings = plain(8, seed, 4);
         let mixture = Mixture {
             network: &teacher,
             share,

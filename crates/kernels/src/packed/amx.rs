@@ -227,50 +227,36 @@ pub(super) unsafe fn streamed(o: Operands, c: *mut f32, stride: usize, add: bool
     }
 }
 
-/// Whole numbers in 8 bits; see `eight.rs`.
-///
-/// # Safety
-/// As there; tile registers must be [`Configured`] on this thread.
-#[allow(unsafe_code)]
-pub(super) unsafe fn eight(o: Operands<EightBits>, sums: *mut i32) {
-    let (stride, add) = (32_usize, false);
-    // SAFETY: the caller's.
-    unsafe {
-        kernel!(
-            o,
-            sums,
-            stride,
-            add,
-            load!(left 0),
-            load!(right 0),
-            multiply_eight!(),
-            advance!(1)
-        );
-    }
+/// A micro-kernel of whole numbers in 8 bits, see `eight.rs`; what stands behind its name comes before
+/// the loads of every step.
+macro_rules! eight_bits {
+    ($name:ident, $ahead:expr) => {
+        /// # Safety
+        /// As in `eight.rs`; tile registers must be [`Configured`] on this thread.
+        #[allow(unsafe_code)]
+        pub(super) unsafe fn $name(o: Operands<EightBits>, sums: *mut i32) {
+            let (stride, add) = (32_usize, false);
+            // SAFETY: the caller's; a prefetch reads nothing and cannot fault, whatever the address.
+            unsafe {
+                kernel!(
+                    o,
+                    sums,
+                    stride,
+                    add,
+                    $ahead,
+                    load!(left 0),
+                    load!(right 0),
+                    multiply_eight!(),
+                    advance!(1)
+                );
+            }
+        }
+    };
 }
 
-/// Whole numbers in 8 bits, of which each right tile comes from memory.
-///
-/// # Safety
-/// As [`eight`].
-#[allow(unsafe_code)]
-pub(super) unsafe fn eight_streamed(o: Operands<EightBits>, sums: *mut i32) {
-    let (stride, add) = (32_usize, false);
-    // SAFETY: the caller's; a prefetch reads nothing and cannot fault, whatever the address.
-    unsafe {
-        kernel!(
-            o,
-            sums,
-            stride,
-            add,
-            prefetch!(),
-            load!(left 0),
-            load!(right 0),
-            multiply_eight!(),
-            advance!(1)
-        );
-    }
-}
+eight_bits!(eight, "");
+// Each right tile comes from memory.
+eight_bits!(eight_streamed, prefetch!());
 
 /// Numbers rounded to bf16; see [`super::Block`].
 ///
