@@ -246,6 +246,8 @@ fn wait(spins: &mut usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A thousand short loops of every length: each number exactly once, seen by the next loop.
@@ -265,6 +267,28 @@ mod tests {
             }
         });
         assert!(counts.iter().all(|&count| count == 1000));
+    }
+
+    /// A loop ends when its slowest iteration has, whoever does it.
+    #[test]
+    fn a_loop_waits_for_the_iterations_of_other_threads() {
+        let leader = std::thread::current().id();
+        let (leader, helped) = (Mutex::new(leader), AtomicUsize::new(0));
+        together(|| {
+            *leader.lock().unwrap() = std::thread::current().id();
+            for _ in 0..20 {
+                let done = AtomicUsize::new(0);
+                for_each(4, |_| {
+                    let own = *leader.lock().unwrap() == std::thread::current().id();
+                    std::thread::sleep(Duration::from_millis(if own { 1 } else { 6 }));
+                    helped.fetch_add(usize::from(!own), Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+                assert_eq!(done.into_inner(), 4);
+            }
+        });
+        let alone = rayon::current_num_threads() == 1;
+        assert!(alone || helped.into_inner() > 0, "nobody helped");
     }
 
     #[test]
