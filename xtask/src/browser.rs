@@ -216,12 +216,13 @@ fn plots(
 }
 
 /// What a browser made of a page.
-struct Opened {
-    dom: String,
+pub(crate) struct Opened {
+    pub(crate) dom: String,
     errors: String,
 }
 
-fn open(
+/// Opens a page in a window of so many CSS pixels, `WIDTH,HEIGHT`; the browser's profile is in `home`.
+pub(crate) fn open(
     browser: &Path,
     home: &Path,
     page: &Path,
@@ -279,7 +280,7 @@ fn encoded(path: &Path) -> String {
 }
 
 /// The browser that is there; else the one that apt installs.
-fn browser() -> Result<PathBuf, String> {
+pub(crate) fn browser() -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("DISTIL_CHROMIUM") {
         return Ok(PathBuf::from(named));
     }

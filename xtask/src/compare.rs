@@ -1,7 +1,10 @@
 //! The methods side by side: one task, one start, one number of student tokens, several seeds.
 //!
 //! Runs that are there already are not made again, broken ones are resumed, so the command can be
-//! repeated until the table is whole. The table says what came out, whatever it says.
+//! repeated until the table is whole. The table says what came out, whatever it says. Every student is
+//! then evaluated on rows of a test set, and one report shows all runs.
+
+mod evaluate;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -40,22 +43,22 @@ const ENTRANTS: &[Entrant] = &[
     entrant("GKD", r#"{name="gkd"}"#, "1e-4"),
     // In a short run its threshold has to rise in a few large steps, if it rises at all.
     Entrant {
-        sets: &["eval.every=5"],
+        sets: &["eval.every=8"],
         ..entrant(
             "DistiLLM",
             r#"{name="distillm", threshold_step=0.5, threshold_tolerance=0.0}"#,
             "1e-4",
         )
     },
-    entrant("MiniLLM", r#"{name="minillm"}"#, "2e-5"),
+    entrant("MiniLLM", r#"{name="minillm"}"#, "5e-5"),
     entrant("DPKD", r#"{name="dpkd"}"#, "1e-4"),
-    entrant("LLMR", r#"{name="llmr"}"#, "2e-5"),
+    entrant("LLMR", r#"{name="llmr"}"#, "5e-5"),
     entrant(
         "PbKD (online)",
         r#"{name="pbkd", iteration_steps=1, fit_steps=10}"#,
-        "2e-5",
+        "5e-5",
     ),
-    entrant("MM-PbKD", r#"{name="mm_pbkd"}"#, "2e-5"),
+    entrant("MM-PbKD", r#"{name="mm_pbkd"}"#, "5e-5"),
 ];
 
 const METRICS: [(&str, &str, usize); 5] = [
@@ -73,6 +76,8 @@ pub(crate) struct Options {
     seeds: u64,
     tokens: u64,
     methods: Option<Vec<String>>,
+    /// Rows of the test set; of none there is no evaluation.
+    test_rows: u64,
     set: Vec<String>,
 }
 
@@ -82,8 +87,9 @@ impl Options {
         let mut options = Self {
             out: PathBuf::from("runs/compare"),
             seeds: 3,
-            tokens: 1_600,
+            tokens: 4_000,
             methods: None,
+            test_rows: 100,
             set: Vec::new(),
         };
         let mut words = words.iter();
@@ -97,6 +103,11 @@ impl Options {
                 "--out" => options.out = PathBuf::from(value()?),
                 "--seeds" => options.seeds = number(value()?)?,
                 "--tokens" => options.tokens = number(value()?)?,
+                "--test-rows" => {
+                    let text = value()?;
+                    let rows = text.parse().map_err(|_| format!("{text} is not a number"));
+                    options.test_rows = rows?;
+                }
                 "--methods" => {
                     let names = value()?.split(',').map(str::to_owned);
                     options.methods = Some(names.collect());
@@ -119,7 +130,8 @@ impl Options {
     }
 }
 
-/// Makes all runs and writes `table.md` and `results.json` into the output folder.
+/// Makes all runs and writes `table.md`, `results.json` and, of the test rows, `report.html` into the
+/// output folder.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let built = Command::new("cargo").args(["build", "--release"]).status();
     if !built.is_ok_and(|status| status.success()) {
@@ -132,6 +144,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         .to_str()
         .ok_or("the output folder's name is not valid Unicode")?;
     let mut results: Vec<(&Entrant, Vec<Value>)> = Vec::new();
+    let mut runs = vec![start.clone()];
     let takes_part = |entrant: &&Entrant| {
         let chosen = options.methods.as_ref();
         chosen.is_none_or(|names| names.iter().any(|name| is_called(entrant, name)))
@@ -150,6 +163,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             ];
             sets.extend(entrant.sets.iter().map(|&set| set.to_owned()));
             let result = train(&out, options, &sets)?;
+            runs.push(out);
             match results.iter_mut().find(|(e, _)| e.title == entrant.title) {
                 Some((_, values)) => values.push(result),
                 None => results.push((entrant, vec![result])),
@@ -162,6 +176,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
     }
     println!("{}", table(&results));
+    if options.test_rows > 0 {
+        evaluate::evaluate(&runs, options.test_rows)?;
+        evaluate::report(&runs, &options.out)?;
+    }
     Ok(())
 }
 
@@ -182,22 +200,30 @@ fn folder(entrant: &Entrant) -> String {
 
 /// One run; its `eval.json`.
 fn train(out: &Path, options: &Options, sets: &[String]) -> Result<Value, String> {
-    let mut command = Command::new("target/release/distil");
-    command.args(["train", "benchmarks/methods/base.toml", "--out"]);
-    command.arg(out);
+    let folder = out.to_string_lossy().into_owned();
+    let mut words = ["train", "benchmarks/methods/base.toml", "--out"]
+        .map(str::to_owned)
+        .to_vec();
+    words.push(folder);
     for set in sets.iter().chain(&options.set) {
-        command.args(["--set", set]);
+        words.extend(["--set".to_owned(), set.clone()]);
     }
     if out.exists() {
-        command.arg("--resume");
+        words.push("--resume".to_owned());
     }
-    let ended = command.status().map_err(|e| e.to_string())?;
-    if !ended.success() {
-        return Err(format!("the run in {} failed", out.display()));
-    }
+    distil(&words)?;
     let path = out.join("eval.json");
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Runs the program.
+fn distil(words: &[String]) -> Result<(), String> {
+    let ended = Command::new("target/release/distil").args(words).status();
+    match ended.map_err(|e| e.to_string())?.success() {
+        true => Ok(()),
+        false => Err(format!("distil {} failed", words.join(" "))),
+    }
 }
 
 /// Mean and half of the 95 % interval of Student's t for the mean.
@@ -313,7 +339,7 @@ mod tests {
     #[test]
     fn options_and_what_is_wrong_with_them() {
         let options = Options::parse(&["--seeds", "5", "--methods", "kd,llmr"]).unwrap();
-        assert_eq!((options.seeds, options.tokens), (5, 1_600));
+        assert_eq!((options.seeds, options.tokens), (5, 4_000));
         assert_eq!(options.methods.unwrap(), ["kd", "llmr"]);
         assert!(Options::parse(&["--methods", "mm_pbkd,PbKD"]).is_ok());
         for words in [

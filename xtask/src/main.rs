@@ -7,8 +7,10 @@ mod ci;
 mod compare;
 mod end_to_end;
 mod pbkd_study;
+mod pictures;
 mod python;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -16,6 +18,8 @@ usage: cargo xtask ci [--fast]
        cargo xtask end-to-end
        cargo xtask browser
        cargo xtask compare [--out DIR] [--seeds N] [--tokens N] [--methods A,B] [--set KEY=VALUE]
+                           [--test-rows N]
+       cargo xtask pictures REPORT.html DIR NAME SECTION…
        cargo xtask pbkd-study
 
   ci           format, clippy, documentation, tests, reports in a browser, and the end-to-end run
@@ -23,7 +27,9 @@ usage: cargo xtask ci [--fast]
   end-to-end   the binary on a real model of 100 MB, which is fetched once
   browser      reports of two runs in a headless Chromium, which is installed if apt-get can
   compare      every method on one task from one start with the same student tokens: a table of
-               means with 95 % intervals [default: 3 seeds, 1600 tokens, runs/compare]
+               means with 95 % intervals [default: 3 seeds, 4000 tokens, runs/compare]; then every
+               student on rows of a test set [default: 100], and a report of all runs
+  pictures     sections of a report as DIR/NAME-SECTION.png, for the book
   pbkd-study   PbKD's rates on problems with a known reward: the table and picture of the book";
 
 fn main() -> ExitCode {
@@ -34,25 +40,26 @@ fn main() -> ExitCode {
         ["ci", "--fast"] => ci::run(ci::EndToEnd::No),
         ["end-to-end"] => ci::run_end_to_end(),
         ["browser"] => ci::run_browser(),
-        ["pbkd-study"] => match pbkd_study::run(24) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(what) => {
-                eprintln!("error: {what}");
-                ExitCode::FAILURE
-            }
-        },
+        ["pbkd-study"] => exit(pbkd_study::run(24)),
+        ["pictures", page, out, name, sections @ ..] if !sections.is_empty() => exit(
+            pictures::run(Path::new(page), Path::new(out), name, sections),
+        ),
         ["compare", options @ ..] => {
-            match compare::Options::parse(options).and_then(|options| compare::run(&options)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(what) => {
-                    eprintln!("error: {what}");
-                    ExitCode::FAILURE
-                }
-            }
+            exit(compare::Options::parse(options).and_then(|options| compare::run(&options)))
         }
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn exit(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("error: {what}");
+            ExitCode::FAILURE
         }
     }
 }
