@@ -1,8 +1,8 @@
 //! The methods side by side: one task, one start, one number of student tokens, several seeds.
 //!
 //! Runs that are there already are not made again, broken ones are resumed, so the command can be
-//! repeated until the table is whole. The table says what came out, whatever it says. Every student is
-//! then evaluated on rows of a test set, and one report shows all runs.
+//! repeated until the table is whole. The table says what came out, whatever it says. The students
+//! of the first seed are then evaluated on rows of a test set, and one report shows all runs.
 
 mod evaluate;
 
@@ -177,7 +177,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     println!("{}", table(&results));
     if options.test_rows > 0 {
-        evaluate::evaluate(&runs, options.test_rows)?;
+        // Of other seeds there is what the run itself measured.
+        let first_seed = runs.iter().take(1 + results.len());
+        for run in first_seed {
+            evaluate::evaluate(run, options.test_rows)?;
+        }
         evaluate::report(&runs, &options.out)?;
     }
     Ok(())
@@ -212,6 +216,11 @@ fn train(out: &Path, options: &Options, sets: &[String]) -> Result<Value, String
         words.push("--resume".to_owned());
     }
     distil(&words)?;
+    // What has ended needs its checkpoint no more: thirty would be 40 GB.
+    let checkpoints = out.join("checkpoints");
+    if checkpoints.exists() {
+        fs::remove_dir_all(&checkpoints).map_err(|e| format!("{}: {e}", checkpoints.display()))?;
+    }
     let path = out.join("eval.json");
     let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))

@@ -27,8 +27,8 @@ usage: cargo xtask ci [--fast]
   end-to-end   the binary on a real model of 100 MB, which is fetched once
   browser      reports of two runs in a headless Chromium, which is installed if apt-get can
   compare      every method on one task from one start with the same student tokens: a table of
-               means with 95 % intervals [default: 3 seeds, 4000 tokens, runs/compare]; then every
-               student on rows of a test set [default: 100], and a report of all runs
+               means with 95 % intervals [default: 3 seeds, 4000 tokens, runs/compare]; then the
+               first seed's students on rows of a test set [default: 100], and a report of all runs
   pictures     sections of a report as DIR/NAME-SECTION.png, for the book
   pbkd-study   PbKD's rates on problems with a known reward: the table and picture of the book";
 

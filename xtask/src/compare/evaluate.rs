@@ -1,4 +1,4 @@
-//! What the runs' students say on rows that no run has seen, and the report of them all.
+//! What students say on rows that no run has seen, and the report of all runs.
 
 use std::path::{Path, PathBuf};
 
@@ -21,19 +21,15 @@ const OPTIONS: &[&str] = &[
     "bf16",
     "--metrics",
     "all",
-    "--exposure-bias",
 ];
 
-/// Evaluates the student of every run on the first `rows` of the test rows. What is there stays.
-pub(super) fn evaluate(runs: &[PathBuf], rows: u64) -> Result<(), String> {
-    for run in runs {
-        let mut words = vec!["eval".to_owned(), text(&run.join("student"))?];
-        words.extend(OPTIONS.iter().map(|&option| option.to_owned()));
-        words.extend(["--rows".to_owned(), rows.to_string()]);
-        words.extend(["--out".to_owned(), text(&run.join(FILE))?]);
-        distil(&words)?;
-    }
-    Ok(())
+/// Evaluates the student of a run on the first `rows` of the test rows. Answers that are there stay.
+pub(super) fn evaluate(run: &Path, rows: u64) -> Result<(), String> {
+    let mut words = vec!["eval".to_owned(), text(&run.join("student"))?];
+    words.extend(OPTIONS.iter().map(|&option| option.to_owned()));
+    words.extend(["--rows".to_owned(), rows.to_string()]);
+    words.extend(["--out".to_owned(), text(&run.join(FILE))?]);
+    distil(&words)
 }
 
 /// Writes `report.html` of all runs into the folder `out`, anew.
