@@ -72,8 +72,10 @@ pub(crate) fn with_encoding<T>(
     Ok(work(&encoding)?)
 }
 
-/// Keeps the items of at most `most` tokens and says which rows the others are.
+/// Keeps the items of at most `most` tokens and says which rows the others are. `what` is what they are
+/// called, in the plural.
 pub(crate) fn keep_fitting<T>(
+    what: &str,
     items: Vec<T>,
     most: usize,
     measure: impl Fn(&T) -> (usize, usize),
@@ -94,7 +96,7 @@ pub(crate) fn keep_fitting<T>(
             false => String::new(),
         };
         progress.warn(&format!(
-            "{} of {} rows left out, over the model's context of {most} tokens: {}{more}",
+            "{} of {} {what} left out, over the model's context of {most} tokens: {}{more}",
             over.len(),
             over.len() + kept.len(),
             places.join(", "),

@@ -1,22 +1,19 @@
 //! `distil eval`: metrics of a model on held-out rows, of one set or of a suite; two models compared.
+//!
+//! Here is what can be asked for and the order of the work; what is done for one set of rows is in
+//! eval/set.rs.
+
+mod set;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use distil::data::example::{Example, PromptExample};
 use distil::eval::compare::compare;
-use distil::eval::evaluate::EvalSet;
-use distil::eval::exposure::usual_lengths;
-use distil::eval::kept::{
-    Conditions, Header, Kept, beside, file_sha256, tokenizer_sha256, weights_sha256,
-};
-use distil::eval::metric::{DEFAULT_METRICS, METRIC_NAMES, metric};
-use distil::eval::outcome::{FORMAT, Subject, to_json};
-use distil::eval::protocol::{Measured, Protocol, Run, measurable_metrics, measure};
+use distil::eval::metric::{METRIC_NAMES, metric};
 use distil::eval::suite::{self, SuiteSet};
 use distil::eval::table::{bucket_table, comparison_table, suite_table, table};
-use distil_model::Model;
 
+use self::set::{Models, Prepared};
 use crate::arguments::PrecisionArguments;
 use crate::failure::WrongInput;
 use crate::progress::Progress;
@@ -57,7 +54,9 @@ pub(crate) struct Eval {
 
     /// Compare two evaluations of the same rows that --out has written
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"],
-        conflicts_with_all = ["model", "data", "suite", "out", "metrics", "seeds", "teacher"])]
+        conflicts_with_all = ["model", "data", "suite", "out", "metrics", "seeds", "teacher", "buckets",
+            "exposure_bias", "token_rows", "max_new_tokens", "template", "rows", "batch",
+            "micro_batch_tokens", "precision"])]
     compare: Option<Vec<PathBuf>>,
 
     /// The model it learnt from, for forward_kl, reverse_kl, tvd, reward, implicit_reward and exposure bias
@@ -94,7 +93,8 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "N", default_value_t = 8)]
     token_rows: usize,
 
-    /// Write the result to this file and every answer beside it; goes on with what is there
+    /// Write the result to this file and every answer beside it; goes on with what is there. With --suite
+    /// a folder
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
 
@@ -115,7 +115,7 @@ pub(crate) struct Eval {
     template: String,
 
     /// Measure on the first N rows only [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = verb::at_least_one)]
     rows: Option<usize>,
 
     /// Answers generated at once: more is faster and takes more memory
@@ -149,14 +149,6 @@ fn borders(text: &str) -> Result<Borders, String> {
     }
 }
 
-/// The models, opened once for all sets, and what their files are.
-struct Models {
-    student: Model,
-    teacher: Option<Model>,
-    /// Of weights, tokenizer and the teacher's weights; empty where nothing is written.
-    sha256: [String; 3],
-}
-
 pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<()> {
     if let Some([a, b]) = arguments.compare.as_deref() {
         return print_comparison(a, b, arguments.json, progress);
@@ -169,15 +161,25 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     if let Some(out) = &arguments.out {
         check_out(out, arguments.suite.is_some())?;
     }
-    // Before models are opened, which can take long.
-    for set in &sets {
-        loading::rows(&set.data)?;
+    // Rows first: models can take long to open.
+    let sets = sets
+        .into_iter()
+        .map(|set| Ok((loading::rows(&set.data)?, set)));
+    let sets = sets.collect::<anyhow::Result<Vec<_>>>()?;
+    let models = Models::open(arguments, progress)?;
+    // All sets before the first is measured, so that nothing is refused after hours.
+    let mut ready = Vec::new();
+    for (data, set) in sets {
+        let name = set.name.clone();
+        let prepared = Prepared::new(arguments, set, &data, &models, progress);
+        ready.push(match arguments.suite {
+            Some(_) => prepared.map_err(|error| in_set(&name, error))?,
+            None => prepared?,
+        });
     }
-    let models = open(arguments, progress)?;
     let mut results = Vec::new();
-    for set in sets {
-        let measured = one_set(arguments, &set, &models, progress)?;
-        results.push((set.name, measured));
+    for prepared in ready {
+        results.push(prepared.measure(&models, arguments.json, progress)?);
     }
     if arguments.json {
         return Ok(());
@@ -194,6 +196,11 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
         }
         _ => output::line(suite_table(&results)),
     }
+}
+
+/// An error with the set that it is of in front, and the same status.
+fn in_set(name: &str, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!("set {name}"))
 }
 
 /// What can be seen without opening a file.
@@ -253,206 +260,6 @@ fn alone(data: PathBuf) -> SuiteSet {
         template: None,
         max_new_tokens: None,
         rows: None,
-    }
-}
-
-fn open(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<Models> {
-    let precision = arguments.precision;
-    let name = arguments.model.as_deref().unwrap_or_default();
-    let student = loading::asked_model(name, precision, progress)?;
-    let teacher = match &arguments.teacher {
-        Some(reference) => Some(loading::asked_model(reference, precision, progress)?),
-        None => None,
-    };
-    let sha256 = match arguments.out.is_some() || arguments.json {
-        false => Default::default(),
-        true => [
-            weights_sha256(&student)?,
-            tokenizer_sha256(&student),
-            teacher
-                .as_ref()
-                .map(weights_sha256)
-                .transpose()?
-                .unwrap_or_default(),
-        ],
-    };
-    Ok(Models {
-        student,
-        teacher,
-        sha256,
-    })
-}
-
-/// Measures one set, writes its files, and prints it as JSON if that is asked for.
-fn one_set(
-    arguments: &Eval,
-    set: &SuiteSet,
-    models: &Models,
-    progress: &mut Progress,
-) -> anyhow::Result<Measured> {
-    let Models {
-        student,
-        teacher,
-        sha256: [weights, tokenizer, of_teacher],
-    } = models;
-    let spec = set.template.as_deref().unwrap_or(&arguments.template);
-    let rows = eval_set(set, spec, arguments.rows, models, progress)?;
-    let max_new_tokens = set.max_new_tokens.unwrap_or(arguments.max_new_tokens);
-    let greedy = (!arguments.no_greedy).then_some(Run::GREEDY);
-    let sampled = arguments.seeds.iter().map(|&seed| Run::sampled(seed));
-    let protocol = Protocol {
-        metrics: metrics(arguments, teacher.is_some(), &rows)?,
-        runs: greedy.into_iter().chain(sampled).collect(),
-        buckets: arguments
-            .buckets
-            .clone()
-            .map_or(vec![30, 70], |borders| borders.0),
-        exposure_lengths: arguments
-            .exposure_bias
-            .clone()
-            .map(|lengths| match lengths.is_empty() {
-                true => usual_lengths(max_new_tokens),
-                false => lengths,
-            }),
-        token_rows: if arguments.out.is_some() {
-            arguments.token_rows
-        } else {
-            0
-        },
-        max_new_tokens,
-        batch: arguments.batch,
-        micro_batch_tokens: arguments.micro_batch_tokens,
-    };
-    let answering = protocol.exposure_lengths.is_some()
-        || protocol
-            .metrics
-            .iter()
-            .any(|name| metric(name).is_some_and(|m| m.needs_answers()));
-    let header = Header {
-        format: FORMAT,
-        conditions: Conditions {
-            data_sha256: file_sha256(&set.data)?,
-            weights_sha256: weights.clone(),
-            tokenizer_sha256: tokenizer.clone(),
-            precision: arguments.precision.precision(),
-            template: spec.to_owned(),
-            max_new_tokens,
-        },
-        teacher_sha256: teacher.as_ref().map(|_| of_teacher.clone()),
-        runs: if answering {
-            protocol.runs.clone()
-        } else {
-            Vec::new()
-        },
-    };
-    let out = arguments
-        .out
-        .as_ref()
-        .map(|out| match arguments.suite.is_some() {
-            true => out.join(format!("{}.json", set.name)),
-            false => out.clone(),
-        });
-    let mut kept = match &out {
-        Some(out) => {
-            output::check_file(out, true)?;
-            let (prompts, metrics) = (&rows.prompts, &protocol.metrics);
-            Kept::open(out, &header, prompts, metrics, arguments.force)?
-        }
-        None => Kept::nothing(&header.runs),
-    };
-    let (there, all) = (kept.count(), rows.prompts.len() * header.runs.len());
-    if let Some(out) = out.as_ref().filter(|_| there > 0) {
-        let answers = beside(out, "answers");
-        progress.note(&format!(
-            "{there} of {all} answers are there already, in {}",
-            answers.display()
-        ));
-    }
-    let mut hear = |what: &str, done, total| progress.at(what, done, total);
-    let measured = measure(
-        student,
-        teacher.as_ref(),
-        &rows,
-        &protocol,
-        &mut kept,
-        &mut hear,
-    )?;
-    progress.done();
-    let subject = Subject {
-        name: set.name.clone(),
-        model: arguments.model.clone().unwrap_or_default(),
-        teacher: arguments.teacher.clone(),
-        data: set.data.clone(),
-    };
-    if arguments.json {
-        let mut brief = to_json(&subject, &header, &measured);
-        // Long lists are for the file.
-        if let Some(object) = brief.as_object_mut() {
-            object.remove("by_row");
-        }
-        output::json(&brief)?;
-    }
-    kept.finish(&subject, &header, &measured)?;
-    if let Some(out) = out {
-        progress.note(&format!("written: {}", out.display()));
-    }
-    Ok(measured)
-}
-
-/// The set's rows as token ids, without those that do not fit into the models' contexts.
-fn eval_set(
-    set: &SuiteSet,
-    template: &str,
-    limit: Option<usize>,
-    models: &Models,
-    progress: &mut Progress,
-) -> anyhow::Result<EvalSet> {
-    let data = loading::rows(&set.data)?;
-    let template = loading::template(template, &models.student)?;
-    let mut rows = loading::with_encoding(&models.student, &template, |encoding| {
-        EvalSet::new(&data, encoding, set.rows.or(limit))
-    })?;
-    let context = |model: &Model| model.network.config().context;
-    let student = context(&models.student);
-    let most = models.teacher.iter().map(context).fold(student, usize::min);
-    let prompt = |prompt: &PromptExample| (prompt.prompt.len() + 1, prompt.row);
-    rows.prompts = loading::keep_fitting(rows.prompts, most, prompt, &data, progress);
-    let example = |example: &Example| (example.len(), example.row);
-    rows.examples = loading::keep_fitting(rows.examples, most, example, &data, progress);
-    Ok(rows)
-}
-
-/// The metrics asked for, each once; where none are named, and of all, those that can be measured.
-fn metrics(arguments: &Eval, has_teacher: bool, set: &EvalSet) -> anyhow::Result<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
-    for name in arguments
-        .metrics
-        .iter()
-        .flatten()
-        .filter(|name| *name != "all")
-    {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    let all = arguments.metrics.iter().flatten().any(|name| name == "all");
-    let more = match (all, arguments.metrics.is_none()) {
-        (true, _) => measurable_metrics(METRIC_NAMES, has_teacher, set),
-        (false, true) => measurable_metrics(DEFAULT_METRICS, has_teacher, set),
-        (false, false) => Vec::new(),
-    };
-    for name in more {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    match names.is_empty() {
-        false => Ok(names),
-        true => Err(WrongInput::new(
-            "no metric can be measured on these rows",
-            "give rows with prompts or answers within the model's context",
-        )
-        .into()),
     }
 }
 

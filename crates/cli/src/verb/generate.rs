@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Generate, progress: &mut Progress) -> anyhow::Resu
     // Room for at least one token of an answer.
     let most = model.network.config().context.saturating_sub(1);
     let measure = |example: &PromptExample| (example.prompt.len(), example.row);
-    let examples = loading::keep_fitting(examples, most, measure, &data, progress);
+    let examples = loading::keep_fitting("rows", examples, most, measure, &data, progress);
     loading::not_empty(&examples, &data)?;
 
     let text_only = arguments.data.is_none() && arguments.out.is_none() && !arguments.json;

@@ -98,7 +98,7 @@ pub(crate) fn run(arguments: &Reward, progress: &mut Progress) -> anyhow::Result
         let longest = row.iter().map(Example::len).max().unwrap_or_default();
         (longest, row.first().map_or(0, |example| example.row))
     };
-    let rows = loading::keep_fitting(rows, config.context, measure, &data, progress);
+    let rows = loading::keep_fitting("rows", rows, config.context, measure, &data, progress);
     loading::not_empty(&rows, &data)?;
     let by_template: Vec<Vec<Example>> = (0..arguments.template.len())
         .map(|t| rows.iter().filter_map(|row| row.get(t).cloned()).collect())

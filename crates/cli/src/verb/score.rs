@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Score, progress: &mut Progress) -> anyhow::Result<
         loading::with_encoding(&model, &template, |encoding| examples(&data, encoding))?;
     loading::warn_left_out(&counts, progress);
     let measure = |example: &Example| (example.len(), example.row);
-    let rows = loading::keep_fitting(rows, context, measure, &data, progress);
+    let rows = loading::keep_fitting("rows", rows, context, measure, &data, progress);
     loading::not_empty(&rows, &data)?;
     let scores = score(
         &model.network,

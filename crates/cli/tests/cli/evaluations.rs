@@ -46,6 +46,7 @@ fn a_table_on_screen_and_everything_in_files() {
         "data_sha256",
         "weights_sha256",
         "tokenizer_sha256",
+        "config_sha256",
         "teacher_sha256",
         "precision",
         "rows",
@@ -64,10 +65,10 @@ fn a_table_on_screen_and_everything_in_files() {
         (&"dev".into(), &4.into())
     );
     let rouge = &report["metrics"]["rouge_l"];
-    assert_eq!(keys(rouge), ["greedy", "greedy_interval"]);
+    assert_eq!(keys(rouge), ["rows", "greedy", "greedy_interval"]);
     assert_eq!(
         keys(&report["metrics"]["perplexity"]),
-        ["value", "interval"]
+        ["rows", "value", "interval"]
     );
     assert_eq!(report["buckets"][0]["rows"], 4, "references of two words");
     let answers = lines(&home, "eval.answers.jsonl");
@@ -233,6 +234,7 @@ fn two_models_are_compared_on_the_same_rows() {
         .unwrap();
     let expected = [
         "metric",
+        "rows",
         "of",
         "a",
         "b",
@@ -267,6 +269,8 @@ fn two_models_are_compared_on_the_same_rows() {
     home.refused(&compare("dev.jsonl"), &["dev.jsonl", "not an evaluation"]);
     home.refused(&compare("none.json"), &["none.json"]);
     assert_eq!(home.run(&["eval", "--compare", "a.json"]).status, 2);
+    let ignored = [&compare("b.json")[..], &["--rows", "3"]].concat();
+    home.refused(&ignored, &["--compare", "--rows"]);
 }
 
 #[test]
@@ -305,6 +309,37 @@ fn a_suite_is_one_table_and_a_file_a_set() {
     assert_eq!(objects(&printed).len(), 2);
 }
 
+/// What cannot be measured on the last set, or must not be replaced, is said before the first is measured.
+#[test]
+fn a_suite_is_refused_before_anything_is_measured() {
+    let home = Home::new();
+    home.write("prompts.jsonl", "{\"prompt\": \"Say a.\"}\n");
+    home.write(
+        "suite.toml",
+        "[[set]]\nname = \"dev\"\ndata = \"dev.jsonl\"\n\
+         [[set]]\nname = \"asked\"\ndata = \"prompts.jsonl\"\n",
+    );
+    let arguments = ["eval", "model", "--max-new-tokens", "4"];
+    let suite = ["--suite", "suite.toml", "--out", "evaluations"];
+    let arguments = [&arguments[..], &suite].concat();
+    let nothing = || std::fs::read_dir(home.path("evaluations")).map_or(0, |files| files.count());
+    home.refused(
+        &[&arguments[..], &["--metrics", "rouge_l"]].concat(),
+        &["set asked", "rouge_l", "no row has one"],
+    );
+    assert_eq!(nothing(), 0);
+    std::fs::create_dir_all(home.path("evaluations")).unwrap();
+    home.write("evaluations/asked.json", "precious");
+    home.refused(
+        &arguments,
+        &["set asked", "asked.json", "not an evaluation"],
+    );
+    assert_eq!(
+        (nothing(), home.read("evaluations/asked.json")),
+        (1, b"precious".to_vec())
+    );
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let home = Home::new();
@@ -333,8 +368,63 @@ fn what_makes_no_sense_is_refused() {
     home.refused(&model(&["--suite", "none.toml"]), &["none.toml"]);
     home.refused(&["eval"], &["MODEL"]);
     home.refused(&["eval", "model"], &["--data"]);
-    // A reader that went away is no reason to write half of a result.
-    let mut child = home.command(&EVAL).spawn().unwrap();
+    refused(&["--rows", "0"], &["--rows", "whole number from 1"]);
+    // A reader that went away is no reason to write half of a result, or none.
+    let arguments = [&EVAL[..], &["--json", "--out", "read.json"]].concat();
+    let mut child = home.command(&arguments).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(did(child.wait_with_output().unwrap()).status, 0);
+    assert!(home.path("read.json").exists() && !home.path("read.partial.jsonl").exists());
+}
+
+/// The numbers of a model whose configuration was changed are not those of its answers from before.
+#[test]
+fn a_changed_configuration_is_another_model() {
+    let home = Home::new();
+    let arguments = [&EVAL[..], &["--out", "eval.json"]].concat();
+    home.ok(&arguments);
+    let config = String::from_utf8(home.read("model/config.json")).unwrap();
+    let changed = config.replace("10000.0", "50.0");
+    assert_ne!(changed, config);
+    home.write("model/config.json", &changed);
+    home.refused(&arguments, &["eval.json", "configuration files", "--force"]);
+    home.write("model/config.json", &config);
+    assert!(
+        home.run(&arguments)
+            .err
+            .contains("4 of 4 answers are there already")
+    );
+}
+
+#[test]
+fn rows_without_a_reference_are_told_apart() {
+    let home = Home::new();
+    let long = "{\"prompt\": \"Say a.\", \"response\": \"".to_owned() + &"a ".repeat(300) + "\"}\n";
+    home.write(
+        "mixed.jsonl",
+        &(rows(0..2) + "{\"prompt\": \"Say a.\"}\n" + &long),
+    );
+    let arguments = [
+        "eval",
+        "model",
+        "--data",
+        "mixed.jsonl",
+        "--max-new-tokens",
+        "4",
+    ];
+    let did = home.run(&arguments);
+    assert_eq!(did.status, 0, "{}", did.err);
+    let warned = "1 of 3 rows with their reference left out";
+    assert!(did.err.contains(warned), "{}", did.err);
+    assert!(did.out.contains("measured on 4 rows"), "{}", did.out);
+    assert!(
+        did.out.contains("of 3 rows only: rouge_l, exact_match"),
+        "{}",
+        did.out
+    );
+    assert!(
+        did.out.contains("of 2 rows only: perplexity"),
+        "{}",
+        did.out
+    );
 }

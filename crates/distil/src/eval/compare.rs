@@ -11,23 +11,26 @@
 //!
 //! The paired bootstrap (P. Koehn, "Statistical Significance Tests for Machine Translation
 //! Evaluation", EMNLP 2004), two-sided. Rows that are hard are hard for both, so the difference is known
-//! much better than its two sides. Of sampled runs, each side is the mean over its seeds; what the seeds
-//! add to the uncertainty is not in the interval, so give several.
+//! much better than its two sides. Of sampled runs, each side is the mean over its seeds. The chance in a
+//! row's samples is in the interval, since it is a part of how rows differ; more seeds make it smaller. What
+//! is not in it: that the same training with another seed gives another model.
 //!
 //! All is computed from the two evaluations' files ([`kept`](super::kept)): the numbers of one
 //! answer as noted there, those of a corpus from the texts.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::conditions::{Conditions, Header};
 use super::evaluate::Answer;
 use super::interval::{bootstrap, quantiles};
-use super::kept::{Conditions, Header, Line, beside};
 use super::metric::{Better, Measure, MetricInfo, mean, metric};
 use super::outcome::FORMAT;
+use super::partial::{Line, beside};
 use super::protocol::mean_at;
 use super::rows::{Numbers, of_answers};
 use crate::error::{Error, Result};
@@ -49,6 +52,8 @@ pub enum Of {
 pub struct Difference {
     /// Its name.
     pub metric: String,
+    /// Rows that it says something of.
+    pub rows: usize,
     /// Of what.
     pub of: Of,
     /// A's value.
@@ -122,15 +127,12 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
         let Some(metric) = metric(name) else { continue };
         for of in [Of::References, Of::Greedy, Of::Sampled] {
             let (of_a, of_b) = (first.numbers(metric, of)?, second.numbers(metric, of)?);
-            let (Some(one), Some(other)) = (of_a.first(), of_b.first()) else {
+            if of_a.is_empty() || of_b.is_empty() {
                 continue;
-            };
-            let (rows_a, rows_b) = (one.rows(), other.rows());
-            let only = |these: &[usize], those: &[usize]| {
-                these.iter().find(|row| !those.contains(row)).copied()
-            };
-            let odd = only(&rows_a, &rows_b).map(|row| (row, a));
-            if let Some((row, path)) = odd.or(only(&rows_b, &rows_a).map(|row| (row, b))) {
+            }
+            let (rows_a, rows_b) = (common_rows(name, &of_a, a)?, common_rows(name, &of_b, b)?);
+            if let Some(row) = rows_a.symmetric_difference(&rows_b).next() {
+                let path = if rows_a.contains(row) { a } else { b };
                 return Err(refuse(
                     format!("{name} has row {row} in {} only", path.display()),
                     "measure both with the same --rows, and with models and templates whose prompts fit",
@@ -152,6 +154,22 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
         b: second.model,
         differences,
     })
+}
+
+/// The rows of a metric, which are the same in every run of an evaluation, each once.
+fn common_rows(name: &str, runs: &[Numbers], path: &Path) -> Result<BTreeSet<usize>> {
+    let rows = |run: &Numbers| run.rows().into_iter().collect::<BTreeSet<usize>>();
+    let all: BTreeSet<usize> = runs.iter().flat_map(rows).collect();
+    match runs
+        .iter()
+        .all(|run| run.rows().len() == all.len() && rows(run) == all)
+    {
+        true => Ok(all),
+        false => Err(damaged(
+            &beside(path, "answers"),
+            format!("not every run has {name} once for each row"),
+        )),
+    }
 }
 
 /// `a` and `b` have the same rows in every run.
@@ -176,6 +194,7 @@ fn difference(metric: &MetricInfo, of: Of, a: &[Numbers], b: &[Numbers]) -> Diff
     let p_value = (2.0 * ((above + ties).min(below + ties) + 1.0) / (count + 1.0)).min(1.0);
     Difference {
         metric: metric.name.to_owned(),
+        rows,
         of,
         a: value_a,
         b: value_b,
@@ -201,6 +220,7 @@ fn notes((a, b): (&Conditions, &Conditions), first: &Side, second: &Side) -> Vec
         &b.max_new_tokens,
     );
     note("template", &a.template, &b.template);
+    let other_tokens = a.tokenizer_sha256 != b.tokenizer_sha256;
     let taught = |side: &Side| side.header.teacher_sha256.clone().unwrap_or("none".into());
     note("the teacher's sha256", &taught(first), &taught(second));
     let seeds = |side: &Side| {
@@ -211,6 +231,13 @@ fn notes((a, b): (&Conditions, &Conditions), first: &Side, second: &Side) -> Vec
             .count()
     };
     note("seeds", &seeds(first), &seeds(second));
+    if other_tokens {
+        notes.push(
+            "other tokens or other tokens that end an answer: perplexity and what is counted a token are \
+             of different things"
+                .to_owned(),
+        );
+    }
     notes
 }
 
@@ -268,15 +295,18 @@ impl Of {
     }
 }
 
+fn damaged(path: &Path, what: String) -> Error {
+    Error::Run {
+        path: path.to_owned(),
+        what,
+        fix: "name a file that `distil eval --out` has written, with the files beside it".into(),
+    }
+}
+
 fn read(path: &Path) -> Result<Side> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Read { path, source }
-    };
-    let damaged = |path: &Path, what: String| Error::Run {
-        path: path.to_owned(),
-        what,
-        fix: "name a file that `distil eval --out` has written, with the files beside it".into(),
     };
     let text = fs::read_to_string(path).map_err(failed(path))?;
     let value: Value = serde_json::from_str(&text)

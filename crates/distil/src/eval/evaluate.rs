@@ -7,9 +7,9 @@
 //! ```
 //!
 //! This is one measurement, as training makes it at every evaluation. Several runs, intervals, buckets and
-//! files are the [protocol](super::protocol)'s. Each half runs only if a metric asks for it. What is asked for and cannot be had (a divergence
-//! without a teacher, ROUGE without references) is refused before anything is computed. A mean per
-//! token weighs every token alike, a mean per answer every answer.
+//! files are the [protocol](super::protocol)'s. Each half runs only if a metric asks for it. What is asked
+//! for and cannot be had (a divergence without a teacher, ROUGE without references) is refused before
+//! anything is computed. A mean per token weighs every token alike, a mean per answer every answer.
 
 use distil_model::Model;
 use serde::{Deserialize, Serialize};

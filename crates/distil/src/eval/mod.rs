@@ -3,6 +3,7 @@
 pub mod bleu;
 pub mod chrf;
 pub mod compare;
+pub mod conditions;
 pub mod distinct;
 pub mod evaluate;
 pub mod exact_match;
@@ -13,6 +14,7 @@ pub mod kept;
 pub mod metric;
 mod ngrams;
 pub mod outcome;
+mod partial;
 pub mod porter;
 pub mod protocol;
 pub mod rank_correlation;

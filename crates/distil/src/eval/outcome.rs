@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! { "format": 1, "name", "model", "teacher" | null, "data", "data_sha256", "weights_sha256",
-//!   "tokenizer_sha256", "teacher_sha256" | null, "precision", "rows", "template", "max_new_tokens",
+//!   "tokenizer_sha256", "config_sha256" | null, "teacher_sha256" | null, "precision", "rows", "template",
+//!   "max_new_tokens",
 //!   "runs": [{"seed" | null, "temperature"}],             greedy first, then one a seed
-//!   "metrics": {name: {"greedy", "greedy_interval",      of the greedy run
+//!   "metrics": {name: {"rows",                            that the metric says something of
+//!                      "greedy", "greedy_interval",      of the greedy run
 //!                      "by_seed": […], "mean", "standard_deviation", "interval",   of the sampled ones
 //!                      "value", "interval"}},             of references, which know no runs
 //!   "signatures": {name: line},
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::kept::Header;
+use super::conditions::Header;
 use super::protocol::Measured;
 
 /// The version of the file's format.
@@ -66,6 +68,8 @@ impl Sampled {
 /// A metric of all runs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
+    /// Rows that it says something of: with references for ROUGE, within the context for a divergence.
+    pub rows: usize,
     /// Of references.
     pub value: Option<Estimate>,
     /// Of the greedy run.
@@ -84,6 +88,7 @@ impl Summary {
 
     fn to_json(&self) -> Value {
         let mut object = Map::new();
+        object.insert("rows".into(), json!(self.rows));
         if let Some(Estimate { value, interval }) = self.value {
             object.insert("value".into(), json!(value));
             object.insert("interval".into(), json!(interval));
@@ -155,6 +160,7 @@ pub fn to_json(subject: &Subject, header: &Header, measured: &Measured) -> Value
         "data_sha256": under.data_sha256,
         "weights_sha256": under.weights_sha256,
         "tokenizer_sha256": under.tokenizer_sha256,
+        "config_sha256": under.config_sha256,
         "teacher_sha256": header.teacher_sha256,
         "precision": under.precision,
         "rows": measured.rows,
@@ -183,6 +189,7 @@ mod tests {
     fn a_summary_as_json() {
         let estimate = |value, interval| Some(Estimate { value, interval });
         let of_answers = Summary {
+            rows: 7,
             value: None,
             greedy: estimate(0.5, Some([0.25, 0.75])),
             sampled: Some(Sampled::new(vec![0.1, 0.2, 0.6], None)),
@@ -196,6 +203,7 @@ mod tests {
             .map(String::as_str)
             .collect();
         let names = [
+            "rows",
             "greedy",
             "greedy_interval",
             "by_seed",
@@ -216,7 +224,7 @@ mod tests {
         };
         assert_eq!(
             of_references.to_json(),
-            json!({"value": null, "interval": null})
+            json!({"rows": 0, "value": null, "interval": null})
         );
         let one = Sampled::new(vec![2.0], None);
         assert_eq!((one.mean, one.standard_deviation), (2.0, None));

@@ -8,8 +8,10 @@
 //! interval = 95 %, bootstrap over rows of (1/k) Σ_s m_s(resampled rows)
 //! ```
 //!
-//! The deviation says how much sampling moves the number, the interval how much the choice of rows does.
-//! The rows of a resample are the same in every run. Metrics of references know no runs.
+//! The deviation says how much another seed moves the number of these rows. The interval says how much other
+//! rows would, sampled with other seeds: each row has its own random stream, so the chance in a row's
+//! samples is a part of how rows differ, and drawing rows draws it, too. More seeds make that part
+//! smaller. The rows of a resample are the same in every run. Metrics of references know no runs.
 //!
 //! Buckets are by the length of a row's first reference in words (what white space separates): up to
 //! the first border, above it up to the second, and so on.
@@ -24,14 +26,16 @@ use super::evaluate::{Answer, EvalSet, GREEDY, Settings, answer_each, asked, che
 use super::exposure::{AnswerKl, ExposureBias, exposure_bias};
 use super::interval::interval;
 use super::judged::Judges;
-use super::kept::{Kept, Whose};
-use super::metric::MetricInfo;
+use super::kept::Kept;
+use super::metric::{MetricInfo, metric};
 use super::outcome::{Bucket, Estimate, Sampled, Summary};
+use super::partial::Whose;
 use super::rows::{Numbers, of_answers, of_references};
+use super::signature;
 use super::token_view::{TokenView, token_views};
-use super::{metric, signature};
 use crate::config::Sampling;
 use crate::error::{Error, Result};
+use crate::teacher::align;
 
 /// One pass over all prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -126,14 +130,8 @@ pub fn measure(
     kept: &mut Kept,
     progress: &mut OnProgress<'_>,
 ) -> Result<Measured> {
-    let metrics = asked(&protocol.metrics)?;
-    for metric in &metrics {
-        check(metric, teacher.is_some(), set)?;
-    }
-    check_runs(&metrics, teacher, set, protocol)?;
-    let answering =
-        metrics.iter().any(|metric| metric.needs_answers()) || protocol.exposure_lengths.is_some();
-    let runs = if answering { &protocol.runs[..] } else { &[] };
+    let metrics = protocol.check(student, teacher, set)?;
+    let runs = protocol.needed_runs();
     let mut answers = Vec::new();
     for run in runs {
         let whose = Whose::Student;
@@ -195,13 +193,11 @@ pub fn measure(
     };
     let first_run = answers.first().map_or(&[][..], Vec::as_slice);
     let tokens = token_views(&judges, set, protocol, first_run, progress)?;
+    let summarised = numbers.iter().flat_map(|(_, numbers)| numbers);
+    let rows = summarised.map(|numbers| numbers.rows().len());
+    let rows = rows.chain(answers.iter().map(Vec::len)).max();
     Ok(Measured {
-        rows: answers
-            .iter()
-            .map(Vec::len)
-            .max()
-            .unwrap_or(0)
-            .max(scores.len()),
+        rows: rows.unwrap_or(0),
         runs: runs.to_vec(),
         metrics: numbers
             .iter()
@@ -216,39 +212,64 @@ pub fn measure(
     })
 }
 
-fn check_runs(
-    metrics: &[&MetricInfo],
-    teacher: Option<&Model>,
-    set: &EvalSet,
-    protocol: &Protocol,
-) -> Result<()> {
-    let refuse = |what: &str, fix: &str| {
-        Err(Error::Mismatch {
-            what: what.into(),
-            fix: fix.into(),
-        })
-    };
-    if protocol.runs.is_empty() && metrics.iter().any(|metric| metric.needs_answers()) {
-        return refuse(
-            "a metric is of answers, and none are generated",
-            "ask for greedy answers or name seeds",
-        );
-    }
-    if protocol.exposure_lengths.is_some() {
-        if teacher.is_none() {
-            return refuse("exposure bias is relative to a teacher", "name a teacher");
+impl Protocol {
+    /// The runs that something is measured on: none if that is references alone.
+    pub fn needed_runs(&self) -> &[Run] {
+        let of_answers = |name: &String| metric(name).is_some_and(MetricInfo::needs_answers);
+        match self.exposure_lengths.is_some() || self.metrics.iter().any(of_answers) {
+            true => &self.runs,
+            false => &[],
         }
-        if protocol.runs.iter().all(|run| run.seed.is_none()) {
+    }
+
+    /// The metrics, where all that is asked for can be had of these models and rows.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that no metric has; [`Error::Mismatch`] for what cannot be had.
+    pub fn check(
+        &self,
+        student: &Model,
+        teacher: Option<&Model>,
+        set: &EvalSet,
+    ) -> Result<Vec<&'static MetricInfo>> {
+        let metrics = asked(&self.metrics)?;
+        for metric in &metrics {
+            check(metric, teacher.is_some(), set)?;
+        }
+        let refuse = |what: &str, fix: &str| {
+            Err(Error::Mismatch {
+                what: what.into(),
+                fix: fix.into(),
+            })
+        };
+        if self.runs.is_empty() && metrics.iter().any(|metric| metric.needs_answers()) {
             return refuse(
-                "exposure bias is of answers sampled at temperature 1",
-                "name one or more seeds",
+                "a metric is of answers, and none are generated",
+                "ask for greedy answers or name seeds",
             );
         }
-        if set.prompts.is_empty() {
-            return refuse("no row has a prompt to answer", "give rows with prompts");
+        if self.exposure_lengths.is_some() {
+            if teacher.is_none() {
+                return refuse("exposure bias is relative to a teacher", "name a teacher");
+            }
+            if self.runs.iter().all(|run| run.seed.is_none()) {
+                return refuse(
+                    "exposure bias is of answers sampled at temperature 1",
+                    "name one or more seeds",
+                );
+            }
+            if set.prompts.is_empty() {
+                return refuse("no row has a prompt to answer", "give rows with prompts");
+            }
         }
+        let compares = metrics.iter().any(|metric| metric.needs_teacher())
+            || self.exposure_lengths.is_some()
+            || self.token_rows > 0;
+        if let Some(teacher) = teacher.filter(|_| compares) {
+            align(teacher, student)?;
+        }
+        Ok(metrics)
     }
-    Ok(())
 }
 
 /// The answers of one run: those that are kept, and the others generated and kept.
@@ -347,8 +368,10 @@ fn summary(metric: &MetricInfo, runs: &[Run], numbers: &[Numbers]) -> Summary {
         value: numbers.value(),
         interval: interval_of(&[numbers]),
     };
+    let rows = numbers.first().map_or(0, |numbers| numbers.rows().len());
     if !metric.needs_answers() {
         return Summary {
+            rows,
             value: numbers.first().map(estimate),
             ..Summary::default()
         };
@@ -360,6 +383,7 @@ fn summary(metric: &MetricInfo, runs: &[Run], numbers: &[Numbers]) -> Summary {
     };
     let sampled = of_runs(true);
     Summary {
+        rows,
         value: None,
         greedy: of_runs(false).first().map(|numbers| estimate(numbers)),
         sampled: (!sampled.is_empty()).then(|| {
@@ -454,9 +478,8 @@ fn by_row(numbers: &[(&MetricInfo, Vec<Numbers>)]) -> Map<String, Value> {
 
 /// The names of the metrics that can be measured: those asked for, or the usual ones, or all.
 pub fn measurable_metrics(names: &[&str], has_teacher: bool, set: &EvalSet) -> Vec<String> {
-    let can = |name: &&&str| {
-        metric::metric(name).is_some_and(|metric| check(metric, has_teacher, set).is_ok())
-    };
+    let can =
+        |name: &&&str| metric(name).is_some_and(|metric| check(metric, has_teacher, set).is_ok());
     names
         .iter()
         .filter(can)

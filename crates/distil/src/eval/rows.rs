@@ -88,7 +88,7 @@ fn of_sums<'a>(rows: impl Iterator<Item = &'a Vec<f64>>, of: fn(&[f64]) -> f64) 
 }
 
 /// Of answers, whose own numbers are in their `metrics`; see
-/// [`note_metrics`](super::judged::note_metrics).
+/// [`Judges::note`](super::judged::Judges::note).
 pub(crate) fn of_answers(metric: &MetricInfo, answers: &[Answer]) -> Numbers {
     let with_references = || answers.iter().filter(|a| !a.references.is_empty());
     match metric.measure {

@@ -1,5 +1,7 @@
 //! Evaluations as tables for people: a metric a line.
 
+use std::collections::BTreeMap;
+
 use super::compare::{Comparison, Difference};
 use super::metric::{Better, metric};
 use super::outcome::{Bucket, Estimate, Summary};
@@ -50,11 +52,12 @@ pub fn table(measured: &Measured) -> String {
         .filter(|run| run.seed.is_some())
         .count();
     let mut head = vec!["metric".to_owned()];
-    let plain = seeds == 0 || measured.metrics.iter().any(|(_, s)| first(s).is_some());
+    let sampled = measured.metrics.iter().any(|(_, s)| s.sampled.is_some());
+    let plain = !sampled || measured.metrics.iter().any(|(_, s)| first(s).is_some());
     if plain {
         head.extend(["value".into(), "95 %".into()]);
     }
-    if seeds > 0 {
+    if sampled {
         head.extend(["sampled".into(), "deviation".into(), "95 %".into()]);
     }
     head.extend(["unit".into(), "better".into()]);
@@ -67,7 +70,7 @@ pub fn table(measured: &Measured) -> String {
                 None => ["–".into(), "–".into()],
             });
         }
-        if seeds > 0 {
+        if sampled {
             line.extend(match &summary.sampled {
                 Some(sampled) => [
                     number(sampled.mean),
@@ -89,6 +92,9 @@ pub fn table(measured: &Measured) -> String {
     if measured.rows == 1 {
         text.push_str("; one row has no interval");
     }
+    let metrics = measured.metrics.iter();
+    let counts = metrics.map(|(name, summary)| (name.as_str(), summary.rows));
+    text.push_str(&fewer_rows(measured.rows, counts));
     let nan = measured
         .metrics
         .iter()
@@ -198,7 +204,25 @@ pub fn comparison_table(comparison: &Comparison) -> String {
     let mut text = format!("A: {}\nB: {}\n", comparison.a, comparison.b);
     text.push_str(&aligned(&lines));
     text.push_str(&format!("\ncompared on {}", rows(comparison.rows)));
+    let differences = comparison.differences.iter();
+    let counts = differences.map(|difference| (difference.metric.as_str(), difference.rows));
+    text.push_str(&fewer_rows(comparison.rows, counts));
     text
+}
+
+/// The metrics that say something of fewer than `all` rows, a line for each number of rows.
+fn fewer_rows<'a>(all: usize, metrics: impl Iterator<Item = (&'a str, usize)>) -> String {
+    let mut by_count: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (name, count) in metrics.filter(|(_, count)| *count < all) {
+        let names = by_count.entry(count).or_default();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let line = |(count, names): (&usize, &Vec<&str>)| {
+        format!("\nof {} only: {}", rows(*count), names.join(", "))
+    };
+    by_count.iter().rev().map(line).collect()
 }
 
 fn first(summary: &Summary) -> Option<Estimate> {
@@ -241,10 +265,12 @@ mod tests {
     #[test]
     fn without_and_with_seeds() {
         let kl = Summary {
+            rows: 7,
             value: estimate(0.51234, Some([0.5, 0.525])),
             ..Summary::default()
         };
         let rate = Summary {
+            rows: 7,
             greedy: estimate(1.0, None),
             ..Summary::default()
         };
@@ -260,18 +286,20 @@ measured on 7 rows";
         assert_eq!(table(&greedy), expected);
 
         let sampled = Summary {
+            rows: 3,
             sampled: Some(Sampled::new(vec![0.25, 0.75], Some([0.25, 0.75]))),
             ..Summary::default()
         };
         let seeds = measured(
             vec![Run::sampled(1), Run::sampled(2)],
-            vec![("forward_kl", kl), ("rouge_l", sampled)],
+            vec![("forward_kl", kl.clone()), ("rouge_l", sampled)],
         );
         let expected = "\
 metric      value   95 %              sampled  deviation  95 %              unit          better
 forward_kl  0.5123  [0.5000, 0.5250]  –        –          –                 nats a token  lower
 rouge_l     –       –                 0.5000   0.3536     [0.2500, 0.7500]  0 to 1        higher
-measured on 7 rows; sampled: 2 seeds at temperature 1";
+measured on 7 rows; sampled: 2 seeds at temperature 1
+of 3 rows only: rouge_l";
         assert_eq!(table(&seeds), expected);
         let sets = [("dolly".to_owned(), seeds), ("vicuna".to_owned(), greedy)];
         let expected = "\
@@ -281,5 +309,9 @@ forward_kl  0.5123  0.5123  nats a token  lower
 rouge_l     0.5000  –       0 to 1        higher
 eos_rate    –       1.0000  0 to 1        –";
         assert_eq!(suite_table(&sets), expected);
+
+        let exposure_only = measured(vec![Run::sampled(1)], vec![("forward_kl", kl)]);
+        let text = table(&exposure_only);
+        assert!(!text.contains("deviation"), "no column of nothing: {text}");
     }
 }

@@ -133,7 +133,8 @@ fn files_are_compared_metric_by_metric() {
     let same = |_: &mut Value| {};
     let a = write(folder.path(), "a", &[0.25, 0.5, 0.75], &same);
     let b = write(folder.path(), "b", &[0.5, 0.5, 1.0], &|file| {
-        file["template"] = json!("alpaca")
+        file["template"] = json!("alpaca");
+        file["tokenizer_sha256"] = json!("u");
     });
     let got = compare(&a, &b).unwrap();
     let shape: Vec<(&str, Of)> = got
@@ -157,7 +158,10 @@ fn files_are_compared_metric_by_metric() {
         got.differences[3].interval, None,
         "a text said twice is less distinct"
     );
-    assert_eq!(got.notes, ["template: chat in A, alpaca in B"]);
+    assert_eq!(got.notes[0], "template: chat in A, alpaca in B");
+    assert!(got.notes[1].contains("perplexity"), "{:?}", got.notes);
+    assert_eq!(got.notes.len(), 2);
+    assert_eq!((got.differences[0].rows, got.differences[2].rows), (3, 2));
     assert_eq!((got.a.as_str(), got.b.as_str(), got.rows), ("a", "b", 3));
 }
 
@@ -184,6 +188,26 @@ fn what_cannot_be_compared_is_refused() {
     fs::remove_file(beside(&gone, "answers")).unwrap();
     let cut = path("cut", &[0.25, 0.5, 0.75], &|_| {});
     fs::write(beside(&cut, "answers"), "{\"run\": 0,").unwrap();
+    let uneven = path("uneven", &[0.25, 0.5, 0.75], &|file| {
+        file["runs"] = json!([{"seed": 1, "temperature": 1.0}, {"seed": 2, "temperature": 1.0}]);
+    });
+    // The second run without its last row.
+    let lines = fs::read_to_string(beside(&uneven, "answers")).unwrap();
+    let second = lines.replace("\"run\":0", "\"run\":1");
+    let second: String = second
+        .lines()
+        .take(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(beside(&uneven, "answers"), lines + &second).unwrap();
+    let sampled = path("sampled", &[0.25, 0.5, 0.75], &|file| {
+        file["runs"] = json!([{"seed": 1, "temperature": 1.0}]);
+    });
+    for (a, b) in [(&sampled, &uneven), (&uneven, &sampled)] {
+        let error = compare(a, b).unwrap_err().to_string();
+        let expected = "uneven.answers.jsonl: not every run has rouge_l once for each row";
+        assert!(error.contains(expected), "{error}");
+    }
     for (b, expected) in [
         (&other, "different data"),
         (&short, "rouge_l has row 2"),

@@ -1,8 +1,14 @@
 //! Nothing is generated twice, and nothing is taken that is not the same.
 
+use std::fs;
+
+use distil_model::Model;
+
 use super::*;
-use crate::eval::evaluate::EvalSet;
-use crate::eval::protocol::{Protocol, measure};
+use crate::config::Precision;
+use crate::eval::conditions::Conditions;
+use crate::eval::outcome::FORMAT;
+use crate::eval::protocol::measure;
 use crate::eval::testing::{STUDENT, TEACHER, model, set};
 
 const ROWS: &[(&str, &[&str])] = &[("what", &["red"]), ("who", &["is"]), ("what", &["blue"])];
@@ -14,12 +20,26 @@ fn header(runs: &[Run]) -> Header {
             data_sha256: "d".into(),
             weights_sha256: "w".into(),
             tokenizer_sha256: "t".into(),
+            config_sha256: Some("c".into()),
             precision: Precision::F32,
             template: "{{ prompt }}".into(),
             max_new_tokens: 5,
         },
         teacher_sha256: None,
         runs: runs.to_vec(),
+    }
+}
+
+fn protocol(header: &Header, metrics: &[&str]) -> Protocol {
+    Protocol {
+        metrics: metrics.iter().map(|&name| name.to_owned()).collect(),
+        runs: header.runs.clone(),
+        buckets: Vec::new(),
+        exposure_lengths: None,
+        token_rows: 0,
+        max_new_tokens: 5,
+        batch: 2,
+        micro_batch_tokens: 64,
     }
 }
 
@@ -44,27 +64,28 @@ impl Home {
     }
 
     fn open(&self, header: &Header, metrics: &[&str], replace: bool) -> Result<Kept> {
-        let metrics: Vec<String> = metrics.iter().map(|&name| name.to_owned()).collect();
-        Kept::open(&self.out(), header, &self.set.prompts, &metrics, replace)
+        let protocol = protocol(header, metrics);
+        Kept::open(&self.out(), header, &self.set, &protocol, replace)
     }
 
     /// Measures and writes; how many answers were generated.
     fn measure(&self, header: &Header, metrics: &[&str], replace: bool) -> Result<usize> {
-        let mut kept = self.open(header, metrics, replace)?;
-        let known = kept.count();
-        let protocol = Protocol {
-            metrics: metrics.iter().map(|&name| name.to_owned()).collect(),
-            runs: header.runs.clone(),
-            buckets: Vec::new(),
-            exposure_lengths: None,
-            token_rows: 0,
-            max_new_tokens: 5,
-            batch: 2,
-            micro_batch_tokens: 64,
-        };
+        self.measure_by(header, None, &protocol(header, metrics), replace)
+    }
+
+    /// The same, with a teacher or by another protocol.
+    fn measure_by(
+        &self,
+        header: &Header,
+        teacher: Option<&Model>,
+        protocol: &Protocol,
+        replace: bool,
+    ) -> Result<usize> {
+        let mut kept = Kept::open(&self.out(), header, &self.set, protocol, replace)?;
+        let known = kept.answers.len();
         let hear = &mut |_: &str, _, _| {};
-        let measured = measure(&self.student, None, &self.set, &protocol, &mut kept, hear)?;
-        let made = kept.count() - known;
+        let measured = measure(&self.student, teacher, &self.set, protocol, &mut kept, hear)?;
+        let made = kept.answers.len() - known;
         let subject = Subject {
             name: "e".into(),
             model: "m".into(),
@@ -182,6 +203,11 @@ fn what_is_not_the_same_is_not_taken_and_not_replaced_unasked() {
             "weights' sha256 was w and is v",
         ),
         (
+            changed(&|c| c.config_sha256 = Some("b".into())),
+            metrics,
+            "configuration files was c and is b",
+        ),
+        (
             changed(&|c| c.template = "alpaca".into()),
             metrics,
             "the template was {{ prompt }} and is alpaca",
@@ -225,18 +251,19 @@ fn what_is_not_the_same_is_not_taken_and_not_replaced_unasked() {
     );
 
     // Fewer rows, another prompt for a row.
-    let fewer = &home.set.prompts[..2];
-    let names = ["rouge_l".to_owned()];
-    let error = Kept::open(&home.out(), &other, fewer, &names, false).unwrap_err();
+    let asked = protocol(&other, &["rouge_l"]);
+    let mut set = home.set.clone();
+    set.prompts.pop();
+    let error = Kept::open(&home.out(), &other, &set, &asked, false).unwrap_err();
     assert!(
         error
             .to_string()
             .contains("row 2, which is not measured now"),
         "{error}"
     );
-    let mut prompts = home.set.prompts.clone();
-    prompts[0].text = "else".into();
-    let error = Kept::open(&home.out(), &other, &prompts, &names, false).unwrap_err();
+    let mut set = home.set.clone();
+    set.prompts[0].text = "else".into();
+    let error = Kept::open(&home.out(), &other, &set, &asked, false).unwrap_err();
     assert!(
         error
             .to_string()
@@ -266,24 +293,119 @@ fn two_processes_do_not_write_one_file() {
     assert!(home.open(&header, &["rouge_l"], false).is_ok());
 }
 
+/// A kill or a full disk at the moment when an evaluation goes on must not cost what was kept.
 #[test]
-fn a_models_hash_is_of_its_weights_and_its_vocabulary() {
-    let (student, teacher) = (model(STUDENT), model(TEACHER));
-    assert_eq!(tokenizer_sha256(&student), tokenizer_sha256(&teacher));
-    let mut stops = student.clone();
-    stops.stop_ids.push(5);
-    assert_ne!(tokenizer_sha256(&student), tokenizer_sha256(&stops));
-    assert_eq!(tokenizer_sha256(&student).len(), 64);
+fn what_was_generated_is_only_added_to() {
+    let home = Home::new();
+    let first = header(&[Run::GREEDY, Run::sampled(2)]);
+    home.measure(&first, &["rouge_l"], false).unwrap();
+    let answers = home.read("e.answers.jsonl");
+    // In the order in which they were finished, and the last one cut off.
+    let mut lines: Vec<&str> = answers.lines().rev().collect();
+    let last = lines.pop().unwrap();
+    let lines = lines.join("\n");
+    let before = format!("{}\n{lines}\n{}", json(&first), &last[..last.len() / 2]);
+    for name in ["e.json", "e.answers.jsonl"] {
+        fs::remove_file(home.folder.path().join(name)).unwrap();
+    }
+    let path = beside(&home.out(), "partial");
+    fs::write(&path, &before).unwrap();
+    // Opened and killed at once, twice, the second time with a seed more.
+    let more = header(&[Run::sampled(1), Run::GREEDY, Run::sampled(2)]);
+    for header in [&first, &more] {
+        let kept = home.open(header, &["rouge_l"], false).unwrap();
+        assert_eq!(kept.count(), 5);
+        assert_eq!(home.read("e.partial.jsonl"), before);
+    }
+    let mut kept = home.open(&more, &["rouge_l"], false).unwrap();
+    let known = kept.known(Whose::Student, Run::GREEDY);
+    kept.add(Whose::Student, Run::sampled(1), &known[0])
+        .unwrap();
+    drop(kept);
+    let after = home.read("e.partial.jsonl");
+    assert!(after.starts_with(&before));
+    assert_eq!(after.lines().count(), before.lines().count() + 2);
+    assert_eq!(home.open(&more, &["rouge_l"], false).unwrap().count(), 6);
+    assert_eq!(home.measure(&more, &["rouge_l"], false).unwrap(), 3);
+    assert_eq!(home.read("e.answers.jsonl").lines().count(), 9);
 }
 
 #[test]
-fn files_stand_beside_the_result() {
-    assert_eq!(
-        beside(Path::new("a/e.json"), "answers"),
-        Path::new("a/e.answers.jsonl")
-    );
-    assert_eq!(
-        beside(Path::new("e"), "tokens"),
-        Path::new("e.tokens.jsonl")
-    );
+fn what_another_teacher_said_is_not_replaced_unasked() {
+    let home = Home::new();
+    let teacher = model(TEACHER);
+    let taught = |sha256: Option<&str>| Header {
+        teacher_sha256: sha256.map(str::to_owned),
+        ..header(&[Run::sampled(2)])
+    };
+    let asked = protocol(&taught(None), &["rouge_l"]);
+    let exposed = Protocol {
+        exposure_lengths: Some(vec![1, 2]),
+        ..asked.clone()
+    };
+    let measure = |header: &Header, protocol: &Protocol, replace: bool| {
+        let teacher = header.teacher_sha256.as_ref().map(|_| &teacher);
+        home.measure_by(header, teacher, protocol, replace)
+    };
+    assert_eq!(measure(&taught(None), &asked, false).unwrap(), 3);
+    let first = taught(Some("a"));
+    let made = measure(&first, &exposed, false).unwrap();
+    assert_eq!(made, 3, "a teacher may come: its own answers are new");
+    let before = (home.read("e.json"), home.read("e.teacher-answers.jsonl"));
+    for (header, protocol, expected) in [
+        (taught(Some("a")), &asked, "has the exposure bias"),
+        (taught(Some("b")), &exposed, "the sha256 a, which now is b"),
+        (taught(None), &exposed, "and none is named now"),
+    ] {
+        let error = measure(&header, protocol, false).unwrap_err().to_string();
+        assert!(
+            error.contains(expected) && error.contains("--force"),
+            "{error}"
+        );
+        let after = (home.read("e.json"), home.read("e.teacher-answers.jsonl"));
+        assert_eq!(after, before);
+    }
+    assert_eq!(measure(&first, &exposed, false).unwrap(), 0);
+    let made = measure(&taught(Some("b")), &exposed, true).unwrap();
+    assert_eq!(made, 3, "the student's answers are what they were");
+}
+
+#[test]
+fn files_that_are_no_evaluations_stay() {
+    let home = Home::new();
+    let header = header(&[Run::GREEDY]);
+    for (name, text) in [
+        ("e.answers.jsonl", "{\"mine\": 1}\n"),
+        ("e.teacher-answers.jsonl", "{\"mine\": 1}\n"),
+        ("e.tokens.jsonl", "mine"),
+        ("e.partial.jsonl", "{\"mine\": 1}\n{\"mine\": 2}"),
+        ("e.partial.jsonl", "mine"),
+    ] {
+        let path = home.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let error = home.measure(&header, &["rouge_l"], false).unwrap_err();
+        assert!(error.to_string().contains("exists already"), "{error}");
+        assert_eq!(
+            (home.read(name).as_str(), home.names()),
+            (text, vec![name.to_owned()])
+        );
+        assert_eq!(home.measure(&header, &["rouge_l"], true).unwrap(), 3);
+        assert_eq!(home.names(), ["e.answers.jsonl", "e.json"]);
+        for name in home.names() {
+            fs::remove_file(home.folder.path().join(name)).unwrap();
+        }
+    }
+    // Conditions that a kill cut off are nobody's.
+    for cut in [3, 60] {
+        let text = &json(&header)[..cut];
+        fs::write(beside(&home.out(), "partial"), text).unwrap();
+        drop(home.open(&header, &["rouge_l"], false).unwrap());
+    }
+    let newer = Header {
+        format: FORMAT + 1,
+        ..header.clone()
+    };
+    fs::write(beside(&home.out(), "partial"), json(&newer) + "\n").unwrap();
+    let error = home.open(&header, &["rouge_l"], false).unwrap_err();
+    assert!(error.to_string().contains("of this format"), "{error}");
 }

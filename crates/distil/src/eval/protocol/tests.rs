@@ -270,3 +270,42 @@ fn one_row_has_values_and_no_intervals() {
     assert_eq!((sampled.interval, sampled.standard_deviation), (None, None));
     assert_eq!(got.metrics[1].1.value.unwrap().interval, None);
 }
+
+/// What other rows and other seeds would give: rows that differ by ±½ about the truth, and as much
+/// chance again in each sample. About 95 % of the intervals hold the truth; without the chance in the
+/// samples they would be too narrow by √(1 + ½) and hold it in less than 90 %.
+#[test]
+fn the_interval_has_the_chance_of_sampling_in_it() {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let mut centred = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 - 0.5;
+    let mut holds = 0;
+    for _ in 0..400 {
+        let rows: Vec<f64> = (0..60).map(|_| centred()).collect();
+        let mut run = || {
+            let sampled = rows.iter().map(|row| vec![row + centred(), 1.0]);
+            Numbers::Sums {
+                rows: sampled.enumerate().collect(),
+                of: crate::eval::metric::mean,
+            }
+        };
+        let (one, other) = (run(), run());
+        let [low, high] = interval_of(&[&one, &other]).unwrap();
+        holds += usize::from(low <= 0.0 && 0.0 <= high);
+    }
+    assert!((368..=392).contains(&holds), "{holds} of 400");
+}
+
+#[test]
+fn how_many_rows_a_metric_is_of() {
+    let got = measured(
+        false,
+        ROWS,
+        &protocol(&["rouge_l", "perplexity", "eos_rate"], &[Run::GREEDY]),
+    )
+    .unwrap();
+    let rows: Vec<usize> = got.metrics.iter().map(|(_, s)| s.rows).collect();
+    assert_eq!((got.rows, rows), (4, vec![3, 3, 4]), "one has no reference");
+}
