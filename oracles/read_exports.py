@@ -4,20 +4,26 @@
     python oracles/read_exports.py RUN logs/NAME run.csv run.jsonl
 
 Compares every number with RUN/metrics.jsonl: the event file as TensorBoard's own package reads it
-(scalars are f32 there; text summaries by their tags), the table as Python's csv module reads it, the lines for
-Weights & Biases as JSON, those two exactly. The model card's YAML is read by PyYAML. Exit status 0, or 1 with
-what differs. Needs tensorboard==2.21.0 and pyyaml==6.0.4; the gate installs both below target/.
+(scalars are f32 there; text summaries by their tags), the table as Python's csv module reads it, and the log that
+wandb writes, offline and below the current folder, when the book's lines of Python are run on run.jsonl; those two
+exactly. The model card's YAML is read by PyYAML. Exit status 0, or 1 with what differs. Needs tensorboard==2.21.0,
+pyyaml==6.0.4 and wandb==0.31.0; the gate installs them below target/.
 """
 
 import csv
 import json
+import os
 import pathlib
+import shutil
 import struct
+import subprocess
 import sys
 
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record
 
+BOOK = pathlib.Path(__file__).parent.parent / "docs" / "src" / "export.md"
 NOTHING_DROPPED = {"scalars": 0, "tensors": 0}
 
 
@@ -72,15 +78,59 @@ def table(path):
                     yield step, name, float(cell)
 
 
-def lines(path):
-    for line in path.read_text(encoding="utf-8").splitlines():
-        line = json.loads(line)
-        if "config" in line:
+def log_with_wandb(path):
+    """Runs the lines of Python that the book has for this, on this file; the log that they write."""
+    blocks = BOOK.read_text(encoding="utf-8").split("```python\n")[1:]
+    (code,) = [block.split("```")[0] for block in blocks if "import json, wandb" in block]
+    quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+    shutil.rmtree("wandb", ignore_errors=True)
+    # In a process of its own: the log is whole once that has ended.
+    code = code.replace("run.jsonl", path.as_posix())
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | quiet)
+    (log,) = pathlib.Path("wandb").glob("offline-run-*/*.wandb")
+    return log
+
+
+def wandb_records(path):
+    """The records of a wandb log: seven bytes, then a LevelDB log (blocks of 32 KiB; a record is a checksum of
+    four bytes, two bytes of length, one of kind, and data; kinds 1 and 4 end what began before)."""
+    data, place, record = path.read_bytes(), 7, b""
+    while place < len(data):
+        left = -place % 32768
+        if 0 < left < 7:
+            place += left
             continue
-        step = line.pop("_step")
-        assert line.pop("_timestamp") > 1.6e9
-        for name, number in line.items():
-            yield step, name, number
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(record)
+            record = b""
+
+
+def items(items):
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def logged(path):
+    """The numbers that wandb has logged, after a look at the run's name, configuration and times."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    head, times = lines[0], {line["_step"]: line["_timestamp"] for line in lines[1:]}
+    records = list(wandb_records(log_with_wandb(path)))
+    (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert run.display_name == head["name"], run.display_name
+    config = items(run.config.update)
+    del config["_wandb"]
+    assert config == head["config"], config
+    for record in records:
+        if record.WhichOneof("record_type") == "history":
+            row = items(record.history.item)
+            step = row.pop("_step")
+            assert row.pop("_timestamp") == times[step] > 1.6e9
+            # Of the logging, not of the run.
+            del row["_runtime"]
+            for name, number in row.items():
+                yield step, name, number
 
 
 def same(what, found, wanted):
@@ -114,7 +164,7 @@ def main():
     checks = [
         same("TensorBoard", events(logs), {key: f32(value) for key, value in in_groups.items()}),
         same("CSV", table(sheet), numbers),
-        same("Weights & Biases", lines(log), in_groups),
+        same("Weights & Biases", logged(log), in_groups),
         card(run / "student" / "README.md"),
     ]
     sys.exit(0 if all(checks) else 1)

@@ -49,7 +49,7 @@ max_new_tokens = 8
 "#;
 
 /// What reads the exports: the tools themselves, at the versions of `oracles/`.
-const READERS: [&str; 2] = ["tensorboard==2.21.0", "pyyaml==6.0.4"];
+const READERS: [&str; 3] = ["tensorboard==2.21.0", "pyyaml==6.0.4", "wandb==0.31.0"];
 
 /// What the run came to.
 pub(crate) struct Run {
@@ -178,8 +178,8 @@ impl Checks {
         self.exports_are_read()
     }
 
-    /// TensorBoard's own package reads every number of the run, and so do Python's readers of CSV, JSON
-    /// and the card's YAML.
+    /// TensorBoard's own package reads every number of the run, wandb logs it by the book's lines, and
+    /// Python's readers of CSV and of the card's YAML read the others.
     fn exports_are_read(&mut self) -> Result<(), String> {
         let packages = python::packages(&self.home.with_file_name("python"), &READERS)?;
         let script = python::script("oracles/read_exports.py");

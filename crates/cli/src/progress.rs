@@ -1,11 +1,10 @@
 //! What happens while one waits: a bar on a terminal, a plain line now and then elsewhere.
 
-use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crate::failure::say;
-use crate::remaining;
+use crate::remaining::{self, Newest};
 use distil::train::{Event, StepLine};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
@@ -15,6 +14,9 @@ const STEPS: &str = "step";
 /// Time between plain lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// What the numbers of a step are, said before the first one.
+const NUMBERS: &str = "tokens/s counts response tokens trained on; the time left is that of the steps, without evaluations";
+
 /// Tells of progress on standard error.
 pub(crate) struct Progress {
     to: To,
@@ -23,7 +25,11 @@ pub(crate) struct Progress {
     /// When a plain line was last written.
     spoken: Option<Instant>,
     /// Seconds of the newest optimiser steps.
-    seconds: VecDeque<f64>,
+    seconds: Newest,
+    /// Their response tokens a second.
+    speeds: Newest,
+    /// Whether it was said what the numbers of a step are.
+    explained: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +50,9 @@ impl Progress {
             to,
             bar: None,
             spoken: None,
-            seconds: VecDeque::new(),
+            seconds: Newest::default(),
+            speeds: Newest::default(),
+            explained: false,
         }
     }
 
@@ -71,6 +79,9 @@ impl Progress {
                     self.bar = Some((what.to_owned(), bar(what, total)));
                 }
                 if let Some((_, bar)) = &self.bar {
+                    if total > 0 {
+                        bar.set_length(total as u64);
+                    }
                     bar.set_position(done as u64);
                 }
             }
@@ -117,21 +128,23 @@ impl Progress {
         if line.step <= 1 {
             // Another stage may take another time.
             self.seconds.clear();
+            self.speeds.clear();
         }
-        self.seconds.push_back(line.seconds);
-        if self.seconds.len() > remaining::NEWEST {
-            self.seconds.pop_front();
+        if !self.explained {
+            self.explained = true;
+            self.note(NUMBERS);
         }
-        let pace = remaining::pace(self.seconds.make_contiguous());
-        let words = words(line, pace);
+        self.seconds.push(line.seconds);
+        self.speeds.push(line.tokens_per_second);
+        let words = words(line, self.seconds.pace(), self.speeds.pace());
         if self.to == To::Terminal {
-            self.at(STEPS, line.step, line.steps);
+            self.at(STEPS, line.step, line.step + line.left);
             if let Some((_, bar)) = &self.bar {
                 bar.set_message(words);
             }
         } else if self.to == To::Log && (line.step <= 1 || line.left == 0 || self.is_time()) {
             self.spoken = Some(Instant::now());
-            say(format_args!("step {}/{}: {words}", line.step, line.steps));
+            say(format_args!("step {}: {words}", place(line)));
         }
     }
 
@@ -156,13 +169,21 @@ impl Progress {
     }
 }
 
+/// Which step of how many; of about how many, where `train.tokens` ends the run before its last step.
+fn place(line: &StepLine) -> String {
+    match line.step + line.left {
+        end if end < line.steps && line.left > 0 => format!("{}/~{end}", line.step),
+        end => format!("{}/{end}", line.step),
+    }
+}
+
 /// A step in words, the most important first: a narrow terminal cuts the end off. `pace` is the time
-/// of a step, in seconds.
-fn words(line: &StepLine, pace: Option<f64>) -> String {
-    let mut words = format!(
-        "loss {:.4}, {:.0} tokens/s",
-        line.loss, line.tokens_per_second
-    );
+/// of a step, in seconds; `speed` its response tokens a second.
+fn words(line: &StepLine, pace: Option<f64>, speed: Option<f64>) -> String {
+    let mut words = format!("loss {:.4}", line.loss);
+    if let Some(speed) = speed {
+        words.push_str(&format!(", {speed:.0} tokens/s"));
+    }
     if let Some(pace) = pace.filter(|_| line.left > 0) {
         let left = remaining::words(pace * line.left as f64);
         words.push_str(&format!(", {left} left"));
@@ -243,45 +264,68 @@ mod tests {
     #[test]
     fn a_step_tells_how_long_the_run_still_takes() {
         assert_eq!(
-            words(&line(&[]), Some(2.0)),
+            words(&line(&[]), Some(2.0), Some(41.3)),
             "loss 2.0000, 41 tokens/s, 3 min 00 s left, learning rate 1.00e-4"
         );
         let last = StepLine {
             left: 0,
             ..line(&[])
         };
-        assert!(!words(&last, Some(2.0)).contains("left"));
+        assert!(!words(&last, Some(2.0), None).contains("left"));
+    }
+
+    #[test]
+    fn a_run_of_so_many_tokens_ends_before_its_last_step() {
+        let step = |step, left| StepLine {
+            step,
+            steps: 100_000,
+            left,
+            ..line(&[])
+        };
+        assert_eq!(place(&step(5, 2)), "5/~7");
+        assert_eq!(place(&step(8, 0)), "8/8");
+        assert_eq!(place(&line(&[])), "10/100");
+        let mut progress = Progress::new(true);
+        (progress.to, progress.explained) = (To::Terminal, true);
+        for (line, end) in [(step(5, 2), 7), (step(6, 2), 8)] {
+            progress.step(&line);
+            let (_, bar) = progress.bar.as_ref().unwrap();
+            assert_eq!(bar.length(), Some(end), "the bar is full at the end");
+        }
     }
 
     #[test]
     fn reward_and_divergence_are_told_where_there_are_any() {
         let terms = [("kl_k1", 0.25), ("kl_k3", 0.5), ("reward", -1.0)];
-        let words = words(&line(&terms), None);
+        let words = words(&line(&terms), None, None);
         assert!(words.contains(", reward -1.0000, kl_k3 0.5000,"), "{words}");
         assert!(!words.contains("kl_k1"), "{words}");
     }
 
     #[test]
-    fn the_time_that_is_left_is_that_of_the_newest_steps() {
+    fn time_and_speed_are_those_of_the_newest_steps() {
         let mut progress = Progress::new(true);
         for step in 1..=200 {
             let seconds = if step <= 100 { 9.0 } else { 1.0 };
             progress.step(&StepLine {
                 step,
                 seconds,
+                tokens_per_second: 10.0 / seconds,
                 ..line(&[])
             });
         }
-        assert_eq!(progress.seconds.len(), remaining::NEWEST);
-        assert_eq!(
-            remaining::pace(progress.seconds.make_contiguous()),
-            Some(1.0)
-        );
+        let newest = |progress: &mut Progress| (progress.seconds.pace(), progress.speeds.pace());
+        assert_eq!(newest(&mut progress), (Some(1.0), Some(10.0)));
         progress.step(&StepLine {
             step: 1,
             seconds: 4.0,
+            tokens_per_second: 7.0,
             ..line(&[])
         });
-        assert_eq!(progress.seconds, [4.0], "another stage");
+        assert_eq!(
+            newest(&mut progress),
+            (Some(4.0), Some(7.0)),
+            "another stage"
+        );
     }
 }

@@ -3,8 +3,10 @@
 //! The median, since a step that waited for something else must not count fifty times. Evaluations
 //! and checkpoints are not in a step's time, so the end may be later.
 
+use std::collections::VecDeque;
+
 /// Steps that the median is of.
-pub(crate) const NEWEST: usize = 50;
+const NEWEST: usize = 50;
 
 /// The median of the newest finite numbers; none if there is none.
 pub(crate) fn pace(seconds: &[f64]) -> Option<f64> {
@@ -13,6 +15,28 @@ pub(crate) fn pace(seconds: &[f64]) -> Option<f64> {
     newest.sort_by(f64::total_cmp);
     let (below, above) = (newest.len().checked_sub(1)? / 2, newest.len() / 2);
     Some(f64::midpoint(newest[below], newest[above]))
+}
+
+/// The newest numbers of a run, one a step.
+#[derive(Debug, Default)]
+pub(crate) struct Newest(VecDeque<f64>);
+
+impl Newest {
+    pub(crate) fn push(&mut self, number: f64) {
+        if self.0.len() == NEWEST {
+            self.0.pop_front();
+        }
+        self.0.push_back(number);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Their [`pace`].
+    pub(crate) fn pace(&mut self) -> Option<f64> {
+        pace(self.0.make_contiguous())
+    }
 }
 
 /// A time in words of at most two units, for people: `1 h 05 min`.
@@ -44,6 +68,9 @@ mod tests {
         let mut long = vec![100.0; 1000];
         long.extend([2.0; NEWEST]);
         assert_eq!(pace(&long), Some(2.0));
+        let mut newest = Newest::default();
+        long.iter().for_each(|&second| newest.push(second));
+        assert_eq!((newest.pace(), newest.0.len()), (Some(2.0), NEWEST));
     }
 
     #[test]

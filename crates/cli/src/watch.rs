@@ -5,6 +5,7 @@ pub(crate) mod curve;
 pub(crate) mod draw;
 pub(crate) mod panels;
 pub(crate) mod plot;
+mod question;
 pub(crate) mod run;
 pub(crate) mod state;
 pub(crate) mod summary;

@@ -74,8 +74,13 @@ pub(crate) fn run(export: &Export) -> anyhow::Result<()> {
         }
     }
     // Refused before anything is written.
-    for (path, _) in &all {
+    for (place, (path, bytes)) in all.iter().enumerate() {
         check(path, export.force)?;
+        let mut before = all[..place].iter();
+        if before.any(|(other, content)| other == path && content != bytes) {
+            let what = format!("two of the exports would be {}", path.display());
+            return Err(WrongInput::new(what, "give each a file of its own").into());
+        }
     }
     for (path, bytes) in &all {
         if let Some(folder) = path.parent() {

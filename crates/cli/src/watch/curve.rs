@@ -5,8 +5,10 @@
 //! user wants the trend.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use distil::record::Metrics;
+use distil::eval::metric::metric;
+use distil::record::{Metrics, column_words};
 
 /// What a run is first looked at for, in this order. The rest follows in alphabetical order.
 const FIRST: [&str; 8] = [
@@ -34,19 +36,38 @@ pub(crate) fn names(metrics: &Metrics) -> Vec<String> {
         .filter(|name| there.contains(name))
         .map(|&name| name.to_owned())
         .collect();
-    for evaluated in &metrics.evaluations {
-        for metric in evaluated.metrics.keys() {
-            let name = format!("{EVALUATION}{metric}");
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
+    let measured = metrics.evaluations.iter().flat_map(|e| e.metrics.keys());
+    let measured: BTreeSet<&String> = measured.collect();
+    names.extend(measured.iter().map(|name| format!("{EVALUATION}{name}")));
     // Times and gradients of parts come last.
     let rest = there.iter().filter(|name| !FIRST.contains(name));
     let (parts, whole): (Vec<&str>, Vec<&str>) = rest.partition(|name| name.contains('.'));
     names.extend(whole.into_iter().chain(parts).map(str::to_owned));
     names
+}
+
+/// What a curve is counted in, where that is more than a number; else empty.
+pub(crate) fn unit(name: &str) -> &'static str {
+    let unit = match name.strip_prefix(EVALUATION) {
+        Some(name) => metric(name).map_or("", |metric| metric.unit),
+        None if name == "seconds" || name.starts_with("phases.") => return "s",
+        None => column_words(name).map_or("", |words| words.unit),
+    };
+    match unit.starts_with("nats") || unit.starts_with("tokens") {
+        true => unit,
+        false => "",
+    }
+}
+
+/// Where the meaning of all other curves stands.
+const BOOK: &str = "see the book, \"The run's folder\" and the method's page";
+
+/// What a curve shows, in a sentence.
+pub(crate) fn meaning(name: &str) -> &'static str {
+    match name.strip_prefix(EVALUATION) {
+        Some(name) => metric(name).map_or(BOOK, |metric| metric.meaning),
+        None => column_words(name).map_or(BOOK, |words| words.meaning),
+    }
 }
 
 /// A curve, NaN where a step has no value.
@@ -138,6 +159,22 @@ mod tests {
         assert_eq!(parts.iter().filter(|part| part.high == 50.0).count(), 1);
         assert!(parts.iter().all(|part| part.low == 1.0 && part.mean < 1.01));
         assert!(parts.windows(2).all(|pair| pair[0].step < pair[1].step));
+    }
+
+    #[test]
+    fn units_stand_where_they_say_something() {
+        let units = [
+            "loss",
+            "tokens_per_second",
+            "phases.head",
+            "evaluation: forward_kl",
+        ]
+        .map(unit);
+        assert_eq!(units, ["nats", "tokens/s", "s", "nats a token"]);
+        for name in ["gradient_norm", "nobody's", "evaluation: rouge_l"] {
+            assert_eq!(unit(name), "", "{name}");
+        }
+        assert!(meaning("gradient_norm").contains("before clipping"));
     }
 
     #[test]

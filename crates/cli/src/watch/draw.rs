@@ -8,12 +8,12 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::widgets::{Block, Borders, Widget};
 
-use super::curve::Curve;
+use super::curve::{Curve, meaning, unit};
 use super::panels;
 use super::plot::{Labels, plot};
 use super::run::Run;
 use super::state::{Choices, KEYS, State, View};
-use super::text::{clip, width};
+use super::text::{clip, flat, width};
 
 /// The smallest screen that has room for the numbers and a curve.
 const SMALLEST: (u16, u16) = (40, 10);
@@ -69,7 +69,7 @@ pub(crate) fn draw(buffer: &mut Buffer, state: &State, run: &Run, colours: bool)
             screen.overview(body, buffer);
             0
         }
-        View::Help => screen.text(body, buffer, "keys", &help(cells)),
+        View::Help => screen.text(body, buffer, "keys", &screen.help(cells)),
         View::Warnings => {
             let lines = panels::warnings(screen.stage, cells);
             screen.text(body, buffer, "warnings", &lines)
@@ -82,14 +82,26 @@ pub(crate) fn draw(buffer: &mut Buffer, state: &State, run: &Run, colours: bool)
     }
 }
 
-/// The keys and what they do.
-pub(crate) fn help(cells: usize) -> Vec<String> {
-    let longest = KEYS.iter().map(|(keys, _)| keys.len()).max().unwrap_or(0);
-    KEYS.iter()
-        .flat_map(|(keys, what)| {
-            let lines = super::text::wrap(what, cells.saturating_sub(longest + 2));
-            let first = std::iter::once(*keys).chain(std::iter::repeat(""));
-            let line = |(keys, line)| format!("{keys:longest$}  {line}");
+/// What the numbers of the head are, for the help.
+const NUMBERS: [(&str, &str); 2] = [
+    (
+        "tokens/s",
+        "response tokens trained on; the median of the newest 50 steps",
+    ),
+    (
+        "left",
+        "for the steps to come; evaluations and checkpoints come on top",
+    ),
+];
+
+/// Words on the left, what they mean on the right.
+fn explained(rows: &[(&str, &str)], cells: usize) -> Vec<String> {
+    let longest = rows.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    rows.iter()
+        .flat_map(|(word, meaning)| {
+            let lines = super::text::wrap(meaning, cells.saturating_sub(longest + 2));
+            let first = std::iter::once(*word).chain(std::iter::repeat(""));
+            let line = |(word, line)| format!("{word:longest$}  {line}");
             first.zip(lines).map(line).collect::<Vec<_>>()
         })
         .collect()
@@ -109,6 +121,15 @@ impl Screen<'_> {
             true => Style::new().fg(colour),
             false => Style::new(),
         }
+    }
+
+    /// The keys and what they do, and what the numbers mean.
+    fn help(&self, cells: usize) -> Vec<String> {
+        let mut rows = [&KEYS[..], &NUMBERS].concat();
+        let shown = self.state.shown(&self.choices.curves);
+        let curve = shown.map(|name| format!("{}: {}", flat(name), meaning(name)));
+        rows.extend(curve.iter().map(|curve| ("the curve", curve.as_str())));
+        explained(&rows, cells)
     }
 
     fn head(&self, area: Rect, buffer: &mut Buffer) {
@@ -199,7 +220,9 @@ impl Screen<'_> {
         self.text_from(left, buffer, &title, &lines, 0);
         let (title, sample) = panels::sample(self.stage, self.state, &self.choices);
         let cells = usize::from(right.width);
-        let lines = sample.map_or(vec!["None yet.".into()], |s| panels::short(s, cells));
+        let lines = sample.map_or(vec!["None yet.".into()], |s| {
+            panels::short(self.stage, s, cells)
+        });
         self.text_from(right, buffer, &title, &lines, 0);
     }
 
@@ -244,16 +267,18 @@ impl Screen<'_> {
         let mut range = String::new();
         if chosen {
             range = match newest {
-                None => format!(" all {} steps", self.choices.steps),
-                Some(newest) => format!(" newest {newest} of {} steps", self.choices.steps),
+                None => format!("all {} steps", self.choices.steps),
+                Some(newest) => format!("newest {newest} of {} steps", self.choices.steps),
             };
-            range.push_str(if self.state.means { ", means " } else { " " });
+            range.push_str(if self.state.means { ", means" } else { "" });
         }
         let curve = Curve::of(self.stage.metrics(), name, newest);
         let labels = Labels {
-            name,
+            name: &flat(name),
+            unit: unit(name),
             range,
             means: self.state.means,
+            logarithms: self.state.logarithms,
             colour: self.colours.then_some(Color::Cyan),
         };
         plot(area, buffer, &curve, &labels);

@@ -3,6 +3,7 @@
 use distil::eval::metric::{Better, metric};
 use distil::record::{Live, Sample, Standing};
 
+use super::question::question;
 use super::run::Run;
 use super::state::{Choices, State};
 use super::text::{clip_front, flat, harmless, number, signed, width, wrap};
@@ -51,13 +52,18 @@ pub(crate) fn progress(run: &Run, stage: &Live, room: usize) -> String {
     };
     let share = step as f64 / (step + left).max(1) as f64;
     let mut end = format!("{:3.0} %", (share * 100.0).floor());
-    if let Some(epoch) = stage.metrics().last("epoch") {
-        end.push_str(&format!("  epoch {epoch:.2}"));
-    }
+    // A narrow screen cuts the end off.
     if let Some(time) = time(run, stage) {
         end.push_str(&format!("  {time}"));
     }
-    let begin = format!("step {step} of {steps}");
+    if let Some(epoch) = stage.metrics().last("epoch") {
+        end.push_str(&format!("  epoch {epoch:.2}"));
+    }
+    let begin = match step + left {
+        // As many steps as `train.tokens` leaves time for, which is known at the end.
+        end if end < steps && left > 0 => format!("step {step} of about {end}"),
+        end => format!("step {step} of {end}"),
+    };
     let cells = room.saturating_sub(begin.len() + end.len() + 3).min(40);
     if cells < 5 {
         return format!("{begin}  {}", end.trim_start());
@@ -67,13 +73,13 @@ pub(crate) fn progress(run: &Run, stage: &Live, room: usize) -> String {
     format!("{begin}  {bar} {end}")
 }
 
-/// The time that the run took, or still takes.
+/// The time that the run's steps took, or still take.
 pub(crate) fn time(run: &Run, stage: &Live) -> Option<String> {
     match run.standing {
         Standing::Finished => {
             let seconds = stage.metrics().column("seconds")?.iter();
             let took: f64 = seconds.filter(|second| second.is_finite()).sum();
-            Some(format!("took {}", words(took)))
+            Some(format!("steps took {}", words(took)))
         }
         Standing::Running { .. } => Some(format!("{} left", words(run.left(stage)?))),
         Standing::Stopped { .. } => Some(format!("{} were left", words(run.left(stage)?))),
@@ -84,14 +90,16 @@ pub(crate) fn time(run: &Run, stage: &Live) -> Option<String> {
 pub(crate) fn numbers(run: &Run, stage: &Live) -> Vec<String> {
     let metrics = stage.metrics();
     let newest = |name: &str| metrics.last(name).map(number);
+    // That there is no number must be seen, too.
+    let always = |name: &str| Some(number(*metrics.column(name)?.last()?));
     let kl = newest("kl_k3").map(|value| ("kl_k3", value));
     let kl = kl.or_else(|| Some(("kl_k1", newest("kl_k1")?)));
     let speed = metrics.column("tokens_per_second").and_then(pace);
     [
-        newest("loss").map(|loss| format!("loss {loss}")),
+        always("loss").map(|loss| format!("loss {loss}")),
         newest("reward").map(|reward| format!("reward {reward}")),
         kl.map(|(name, value)| format!("{name} {value}")),
-        newest("gradient_norm").map(|norm| format!("gradient norm {norm}")),
+        always("gradient_norm").map(|norm| format!("gradient norm {norm}")),
         speed.map(|speed| format!("{} tokens/s", number(speed))),
         run.pace.map(|pace| format!("{} s a step", number(pace))),
         newest("learning_rate").map(|rate| format!("learning rate {rate}")),
@@ -170,9 +178,11 @@ pub(crate) fn sample<'a>(
     }
 }
 
-/// A sample in few lines: the end of its prompt, where the question is, and its answer.
-pub(crate) fn short(sample: &Sample, cells: usize) -> Vec<String> {
-    let prompt = clip_front(&flat(&sample.prompt), 2 * cells.saturating_sub(8));
+/// A sample in few lines: the end of its question and its answer.
+pub(crate) fn short(stage: &Live, sample: &Sample, cells: usize) -> Vec<String> {
+    let of_step = stage.samples().iter().filter(|s| s.step == sample.step);
+    let question = question(&sample.prompt, of_step.map(|s| s.prompt.as_str()));
+    let prompt = clip_front(&flat(question), 2 * cells.saturating_sub(8));
     let mut lines = wrap(&format!("prompt: {prompt}"), cells);
     lines.extend(wrap(&format!("answer: {}", flat(&answer(sample))), cells));
     lines
@@ -204,9 +214,7 @@ pub(crate) fn warnings(stage: &Live, cells: usize) -> Vec<String> {
         wrap(&text, cells)
     });
     let mut lines: Vec<String> = lines.collect();
-    let unreadable = stage.metrics().unreadable;
-    if unreadable > 0 {
-        let text = format!("{unreadable} lines of metrics.jsonl cannot be read and are left out.");
+    if let Some(text) = unreadable(stage) {
         lines.extend(wrap(&text, cells));
     }
     if lines.is_empty() {
@@ -215,13 +223,26 @@ pub(crate) fn warnings(stage: &Live, cells: usize) -> Vec<String> {
     lines
 }
 
+/// How many lines are missing from what is shown, if any.
+pub(crate) fn unreadable(stage: &Live) -> Option<String> {
+    match stage.metrics().unreadable {
+        0 => None,
+        1 => Some("1 line of metrics.jsonl cannot be read and is left out".into()),
+        count => Some(format!(
+            "{count} lines of metrics.jsonl cannot be read and are left out"
+        )),
+    }
+}
+
 /// One line about what goes wrong, if anything does.
 pub(crate) fn alert(run: &Run, stage: &Live) -> Option<String> {
     if let Some(trouble) = &run.trouble {
         return Some(flat(trouble));
     }
     let warnings = &stage.metrics().warnings;
-    let newest = warnings.last()?;
+    let Some(newest) = warnings.last() else {
+        return unreadable(stage);
+    };
     let count = match warnings.len() {
         1 => "1 warning".to_owned(),
         count => format!("{count} warnings"),

@@ -14,29 +14,52 @@ use super::text::number;
 pub(crate) struct Labels<'a> {
     /// At the left of the frame.
     pub(crate) name: &'a str,
-    /// At its right.
+    /// Behind its newest number.
+    pub(crate) unit: &'a str,
+    /// At its right; empty for nothing.
     pub(crate) range: String,
     /// Draw the mean of the steps that share a column, not their extremes.
     pub(crate) means: bool,
+    /// Draw logarithms, where all numbers have one.
+    pub(crate) logarithms: bool,
     pub(crate) colour: Option<Color>,
 }
 
 /// Draws the curve.
 pub(crate) fn plot(area: Rect, buffer: &mut Buffer, curve: &Curve<'_>, labels: &Labels<'_>) {
     let newest = curve.newest().map_or("no number yet".into(), number);
-    let block = Block::new()
-        .borders(Borders::TOP)
-        .title(Line::from(format!(" {} {newest} ", labels.name)))
-        .title(Line::from(labels.range.as_str()).right_aligned());
+    let title = match labels.unit {
+        "" => format!(" {} {newest} ", labels.name),
+        unit => format!(" {} {newest} {unit} ", labels.name),
+    };
     // A cell has two dots side by side.
     let parts = curve.parts(2 * usize::from(area.width));
-    let points: Vec<(f64, f64)> = match labels.means {
+    let mut points: Vec<(f64, f64)> = match labels.means {
         true => parts.iter().map(|part| (part.step, part.mean)).collect(),
         false => parts
             .iter()
             .flat_map(|part| [(part.step, part.low), (part.step, part.high)])
             .collect(),
     };
+    let logarithms = labels.logarithms && points.iter().all(|point| point.1 > 0.0);
+    if logarithms {
+        points
+            .iter_mut()
+            .for_each(|point| point.1 = point.1.log10());
+    }
+    let scale = match (labels.logarithms, logarithms) {
+        (false, _) => "",
+        (true, true) => ", log scale",
+        (true, false) => ", no log scale: not all above 0",
+    };
+    let range = match labels.range.as_str() {
+        "" => String::new(),
+        range => format!(" {range}{scale} "),
+    };
+    let block = Block::new()
+        .borders(Borders::TOP)
+        .title(title)
+        .title(Line::from(range).right_aligned());
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         block.render(area, buffer);
         return;
@@ -63,7 +86,11 @@ pub(crate) fn plot(area: Rect, buffer: &mut Buffer, curve: &Curve<'_>, labels: &
         .graph_type(GraphType::Line)
         .style(style)
         .data(&points);
-    let heights = [y[0], f64::midpoint(y[0], y[1]), y[1]].map(number);
+    let heights = [y[0], f64::midpoint(y[0], y[1]), y[1]];
+    let heights = heights.map(|height| match logarithms {
+        true => number(10_f64.powf(height)),
+        false => number(height),
+    });
     Chart::new(vec![dots])
         .block(block)
         .x_axis(Axis::default().bounds([0.0, 1.0]).labels(ends))
@@ -96,6 +123,10 @@ mod tests {
     use super::*;
 
     fn drawn(values: &[f64], width: u16, height: u16) -> Vec<String> {
+        drawn_as(values, width, height, false)
+    }
+
+    fn drawn_as(values: &[f64], width: u16, height: u16, logarithms: bool) -> Vec<String> {
         let area = Rect::new(0, 0, width, height);
         let mut buffer = Buffer::empty(area);
         let curve = Curve {
@@ -104,8 +135,10 @@ mod tests {
         };
         let labels = Labels {
             name: "loss",
-            range: " all ".into(),
+            unit: "nats",
+            range: "all".into(),
             means: false,
+            logarithms,
             colour: None,
         };
         plot(area, &mut buffer, &curve, &labels);
@@ -117,7 +150,7 @@ mod tests {
     fn a_falling_curve_falls() {
         let lines = drawn(&[4.0, 3.0, 2.0, 1.0], 24, 8);
         assert!(
-            lines[0].contains("loss 1.000") && lines[0].contains("all"),
+            lines[0].contains(" loss 1.000 nats ") && lines[0].contains("all"),
             "{lines:#?}"
         );
         assert!(
@@ -131,6 +164,19 @@ mod tests {
         let (top, bottom) = (first(&lines[1]), first(&lines[5]));
         assert!(top.is_some() && top < bottom, "{lines:#?}");
         assert!(lines[7].trim_start().starts_with('1') && lines[7].trim_end().ends_with('4'));
+    }
+
+    #[test]
+    fn a_spike_leaves_room_for_the_rest_on_a_log_scale() {
+        let lines = drawn_as(&[100.0, 10.0, 1.0], 40, 8, true);
+        assert!(lines[0].contains(" all, log scale "), "{lines:#?}");
+        for (row, height) in [(1, "100.0│"), (3, "10.00│"), (5, "1.000│")] {
+            assert!(lines[row].trim_start().starts_with(height), "{lines:#?}");
+        }
+        let lines = drawn_as(&[100.0, 0.0], 60, 8, true);
+        assert!(lines[0].contains("not all above 0"), "{lines:#?}");
+        assert!(lines[3].trim_start().starts_with("50.00│"), "{lines:#?}");
+        drawn_as(&[5e-324, f64::MAX], 40, 8, true);
     }
 
     #[test]

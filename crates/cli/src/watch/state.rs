@@ -9,7 +9,7 @@ const NEWEST: usize = 100;
 const FEWEST: usize = 10;
 
 /// The keys, for the help and the book.
-pub(crate) const KEYS: [(&str, &str); 14] = [
+pub(crate) const KEYS: [(&str, &str); 15] = [
     ("Tab, Right", "next curve; Shift-Tab, Left: the one before"),
     ("z", "all steps, or the newest 100"),
     ("+, -", "half as many steps, twice as many"),
@@ -17,6 +17,7 @@ pub(crate) const KEYS: [(&str, &str); 14] = [
         "s",
         "lowest to highest of the steps of a column, or their mean",
     ),
+    ("l", "logarithmic scale, and back"),
     ("n, p", "next sample, sample before"),
     ("<, >", "samples of the evaluation before, after"),
     ("Enter", "samples on the whole screen, and back"),
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub(crate) newest: Option<usize>,
     /// Means instead of extremes.
     pub(crate) means: bool,
+    /// Logarithms instead of values.
+    pub(crate) logarithms: bool,
     /// Which of the samples of an evaluation.
     pub(crate) sample: usize,
     /// The step of the evaluation whose samples are shown; none is the newest.
@@ -130,6 +133,7 @@ impl State {
                 self.newest = twice.filter(|&newest| newest < choices.steps);
             }
             KeyCode::Char('s') => self.means = !self.means,
+            KeyCode::Char('l') => self.logarithms = !self.logarithms,
             KeyCode::Char('n') => self.page(choices.samples, 1),
             KeyCode::Char('p') => self.page(choices.samples, -1),
             KeyCode::Char('<' | ',') => self.evaluation(&choices.evaluations, -1),

@@ -55,17 +55,14 @@ pub(crate) fn summary(run: &Run) -> Vec<String> {
     let choices = run.choices(&state);
     if let (title, Some(sample)) = panels::sample(stage, &state, &choices) {
         lines.push(title);
-        let text = panels::short(sample, WIDTH);
+        let text = panels::short(stage, sample, WIDTH);
         lines.extend(text.iter().map(|line| format!("  {line}")));
     }
     for warning in &metrics.warnings {
         let text = flat(&warning.text);
         lines.push(format!("warning of step {}: {text}", warning.step));
     }
-    if metrics.unreadable > 0 {
-        let count = metrics.unreadable;
-        lines.push(format!("{count} lines of metrics.jsonl cannot be read"));
-    }
+    lines.extend(panels::unreadable(stage));
     lines.extend(
         run.trouble
             .as_ref()

@@ -117,6 +117,7 @@ fn every_view() -> Vec<State> {
                 view,
                 newest,
                 means: newest.is_some(),
+                logarithms: newest.is_some(),
                 sample: newest.unwrap_or(0),
                 scroll: if newest.is_some() { u16::MAX } else { 0 },
                 ..State::default()
@@ -147,9 +148,9 @@ fn a_run_in_progress_at_80_by_24() {
             "run  dpkd",
             "running",
             "step 25 of 100",
-            " 25 %  epoch 0.25  2 min 30 s left",
+            " 25 %  2 min 30 s left  epoch 0.25",
             "loss 0.4000  reward -0.5000  kl_k3 0.1250  gradient norm 2.000  41.25 tokens/s",
-            " loss 0.4000 ",
+            " loss 0.4000 nats ",
             "all 25 steps",
             "evaluation of step 0",
             "rouge_l",
@@ -182,7 +183,7 @@ fn a_wide_screen_shows_more_curves() {
     state.key(KeyCode::Tab.into(), &run.choices(&state));
     let lines = screen(&run, &state, (80, 24));
     shows(&lines, &[" reward -0.5000 "]);
-    assert!(!lines.join("").contains(" loss 0.4000 ──"));
+    assert!(!lines.join("").contains(" loss 0.4000 nats ──"));
 }
 
 #[test]
@@ -192,7 +193,11 @@ fn a_small_screen_keeps_the_numbers_and_a_smaller_one_says_so() {
     let run = folder.run();
     shows(
         &screen(&run, &State::default(), (40, 10)),
-        &["step 25 of 100", "loss 0.4000", "? help"],
+        &[
+            "step 25 of 100  25 %  2 min 30 s left",
+            "loss 0.4000",
+            "? help",
+        ],
     );
     let small = screen(&run, &State::default(), (39, 10));
     shows(&small, &["too small: 39 by 10", "40 by 10 are", "q ends"]);
@@ -229,7 +234,22 @@ fn a_run_that_has_ended_and_one_that_has_stopped() {
     folder.write("student/config.json", "{}");
     let run = folder.run();
     let lines = screen(&run, &State::default(), (80, 24));
-    shows(&lines, &["finished", "100 %", "took 3 min 20 s"]);
+    shows(&lines, &["finished", "100 %", "steps took 3 min 20 s"]);
+}
+
+/// The configuration asks for more steps than its tokens last for.
+#[test]
+fn a_run_that_ends_by_tokens_has_fewer_steps() {
+    let folder = Folder::new();
+    let text = format!("{CONFIG}[train]\nsteps = 100\ntokens = 600\n");
+    folder.write("config.toml", &text);
+    for (made, words) in [(25, "step 25 of about 30 "), (30, "step 30 of 30 ")] {
+        folder.write("metrics.jsonl", &steps(1..=made));
+        shows(
+            &screen(&folder.run(), &State::default(), (80, 24)),
+            &[words],
+        );
+    }
 }
 
 #[test]
@@ -260,7 +280,11 @@ fn numbers_that_are_none_leave_gaps() {
     let run = folder.run();
     shows(
         &screen(&run, &State::default(), (80, 24)),
-        &["step 26 of 100", " loss 0.4000 "],
+        &[
+            "step 26 of 100",
+            "loss none  gradient norm none",
+            " loss 0.4000 ",
+        ],
     );
     draws_everywhere(&run);
     folder.write("metrics.jsonl", &none.repeat(3));
@@ -294,7 +318,7 @@ fn long_warnings_are_cut_and_shown_whole_on_a_screen_of_their_own() {
         "step 20: first words",
         "last words",
         "step 10: old",
-        "1 lines of metrics",
+        "1 line of metrics.jsonl cannot be read",
     ];
     shows(&screen(&run, &state, (80, 24)), &words);
     draws_everywhere(&run);
@@ -335,6 +359,44 @@ fn samples_in_every_script_and_with_commands_for_the_terminal() {
         &["sample 1 of 1, step 0", "old"],
     );
     draws_everywhere(&run);
+}
+
+/// At 80 by 24 there are 34 cells for it, of which a template leaves none.
+#[test]
+fn of_a_prompt_in_a_template_the_question_is_shown() {
+    let folder = Folder::new();
+    let prompt = |text: &str| {
+        format!(
+            "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+        )
+    };
+    let lines = sample(0, &prompt("Which play is the longest?"), "Hamlet.")
+        + &sample(0, &prompt("Name a color."), "Blue.");
+    folder.write("samples.jsonl", &lines);
+    folder.write("metrics.jsonl", &steps(1..=25));
+    let run = folder.run();
+    let mut state = State::default();
+    let lines = screen(&run, &state, (80, 24));
+    shows(
+        &lines,
+        &["  prompt: Which play is the longest?", "answer: Hamlet."],
+    );
+    assert!(summary(&run).contains(&"  prompt: Which play is the longest?".to_owned()));
+    state.key(KeyCode::Enter.into(), &run.choices(&state));
+    shows(&screen(&run, &state, (80, 24)), &["Be kind.<|im_end|>"]);
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_no_secret() {
+    let folder = Folder::new();
+    folder.write("metrics.jsonl", &(steps(1..=25) + "nonsense\nmore\n"));
+    let run = folder.run();
+    let words = "2 lines of metrics.jsonl cannot be read";
+    shows(
+        &screen(&run, &State::default(), (80, 24)),
+        &["! 2 lines", words],
+    );
+    shows(&summary(&run), &[words]);
 }
 
 #[test]
@@ -401,6 +463,15 @@ fn all_keys_of_the_help_fit_a_usual_screen() {
         &screen(&folder.run(), &state, (80, 24)),
         &["Tab, Right", "q, Ctrl-C"],
     );
+    folder.write("metrics.jsonl", &steps(1..=25));
+    let words = [
+        "Tab, Right",
+        "response tokens trained on",
+        "loss: What the step minimises",
+    ];
+    let lines = screen(&folder.run(), &state, (80, 24));
+    shows(&lines, &words);
+    assert!(!lines.join("").contains("from line"), "{lines:#?}");
 }
 
 #[test]

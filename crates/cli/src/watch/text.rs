@@ -35,16 +35,16 @@ pub(crate) fn harmless(text: &str) -> String {
         match c {
             '\n' => clean.push('\n'),
             '\t' => clean.push_str("    "),
-            c if c.is_control() || is_direction(c) => clean.push('\u{fffd}'),
+            c if c.is_control() || is_layout(c) => clean.push('\u{fffd}'),
             c => clean.push(c),
         }
     }
     clean
 }
 
-/// Characters that turn the direction of the text around them, its borders included.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Characters that break a line, or turn the direction of the text around them, its borders included.
+fn is_layout(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
 /// As [`harmless`], on one line.
@@ -169,7 +169,9 @@ mod tests {
             harmless("a\x1b[2J\tb\r\nc\u{7}"),
             "a\u{fffd}[2J    b\nc\u{fffd}"
         );
-        assert_eq!(harmless("\u{202e}x"), "\u{fffd}x");
+        for c in ['\u{202e}', '\u{61c}', '\u{2028}', '\u{206b}', '\u{9b}'] {
+            assert_eq!(harmless(&format!("{c}x")), "\u{fffd}x");
+        }
         assert_eq!(flat(" a\n\nb  c "), "a b c");
     }
 

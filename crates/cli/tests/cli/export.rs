@@ -145,5 +145,9 @@ fn bad_input_is_refused() {
     home.refused(&["export", "run", "--card"], &["no student yet"]);
     home.write("run/metrics.jsonl", "{\"step\":1,\"loss\":2.0}\n");
     home.refused(&["export", "run", "--csv", "model"], &["is a folder"]);
+    home.refused(
+        &["export", "run", "--csv", "a.csv", "--wandb", "a.csv"],
+        &["two of the exports would be a.csv"],
+    );
     assert!(!home.path("a.csv").exists());
 }

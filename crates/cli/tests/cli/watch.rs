@@ -36,7 +36,7 @@ fn a_pipe_gets_a_summary() {
         let out = home.ok(arguments);
         for words in [
             "run  kd: running\n",
-            "step 2 of 4  50 %  epoch 0.50  3 min 00 s left\n",
+            "step 2 of 4  50 %  3 min 00 s left  epoch 0.50\n",
             "loss 7.500 (first 8.500, lowest 7.500, highest 8.500)\n",
             "evaluation of step 2\n",
             "-0.5000 better\n",
@@ -69,7 +69,7 @@ fn a_run_that_was_made_is_finished() {
     for words in [
         "made  kd: finished\n",
         "step 3 of 3  100 %",
-        "took ",
+        "steps took ",
         "sample 1 of",
     ] {
         assert!(out.contains(words), "`{words}` is not in: {out}");

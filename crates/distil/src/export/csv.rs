@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A number is the shortest decimal that reads back as the same bits. A number that a step does not
-//! have is an empty cell. Lines end with CR LF, as the RFC has it.
+//! have is an empty cell. Lines end with CR LF, as the RFC has it. A name that a spreadsheet would
+//! compute as a formula has an apostrophe before it.
 
 use std::fmt::Write;
 
@@ -51,8 +52,12 @@ fn number(out: &mut String, value: f64) {
     };
 }
 
-/// A text, in quotes where it has to be.
+/// A text, in quotes where it has to be. It is the name of a folder or of a number, which others may
+/// have chosen; no table that is opened may run what stands there.
 fn text(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        return self::text(&format!("'{text}"));
+    }
     match text.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),
@@ -81,6 +86,18 @@ mod tests {
              one,0,,,,0.1\r\n\
              one,1,812,2.25,,\r\n\
              \"two, \"\"2\"\"\",1,,1e-7,0.1,\r\n"
+        );
+    }
+
+    #[test]
+    fn no_name_is_a_formula() {
+        assert_eq!(
+            text("=HYPERLINK(\"http://x\")"),
+            "\"'=HYPERLINK(\"\"http://x\"\")\""
+        );
+        assert_eq!(
+            ["+1", "-1", "@a", "a-1", ""].map(text),
+            ["'+1", "'-1", "'@a", "a-1", ""]
         );
     }
 

@@ -106,7 +106,13 @@ pub(super) fn config(path: &Path) -> Result<toml::Table> {
     }
     if !file.exists() {
         let what = "there is no config.toml, so this is not a run's folder".to_owned();
-        return Err(refuse(what, "name the folder that distil train wrote"));
+        return Err(match run_in(path) {
+            Some(run) => refuse(
+                what,
+                &format!("name a run in it, such as {}", run.display()),
+            ),
+            None => refuse(what, "name the folder that distil train wrote"),
+        });
     }
     let text = fs::read_to_string(&file).map_err(|source| Error::Read {
         path: file.clone(),
@@ -116,6 +122,14 @@ pub(super) fn config(path: &Path) -> Result<toml::Table> {
         let what = format!("config.toml is damaged: {}", error.message());
         refuse(what, "restore the file from another copy of the run")
     })
+}
+
+/// The first run, or schedule, that is in this folder.
+fn run_in(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let is_run =
+        |path: &PathBuf| path.join("config.toml").is_file() || path.join("stages").is_dir();
+    entries.map(|entry| entry.path()).filter(is_run).min()
 }
 
 /// The folder's name; of a stage, the run's and its own.
@@ -171,6 +185,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         let error = Record::read(&path).unwrap_err().to_string();
         assert!(error.contains("not a run's folder"), "{error}");
+        assert!(error.contains("that distil train wrote"), "{error}");
         fs::write(path.join("config.toml"), "[method]\nname = \"kd\"\n").unwrap();
         let record = Record::read(&path).unwrap();
         assert_eq!((record.name.as_str(), record.method()), ("kd-run", "kd"));
@@ -181,6 +196,9 @@ mod tests {
         let record = Record::read(&path).unwrap();
         assert_eq!(record.samples.len(), 1);
         assert!(record.eval.is_null());
+        let error = Record::read(folder.path()).unwrap_err().to_string();
+        let words = format!("name a run in it, such as {}", path.display());
+        assert!(error.contains(&words), "{error}");
         fs::write(path.join("config.toml"), "[method").unwrap();
         let error = Record::read(&path).unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");

@@ -57,14 +57,17 @@ pub(super) fn section(evaluation: &Value) -> String {
         Some(teacher) => format!(", teacher {}", cell(&super::names::model(teacher))),
         None => String::new(),
     };
+    let limit = match evaluation["max_new_tokens"].as_u64() {
+        Some(limit) => format!(", answers of at most {limit} tokens"),
+        None => String::new(),
+    };
     let mut out = format!(
-        "### {}\n\n{rows} rows of {} (sha256 {}){against}, answers of at most {} tokens.\n\n\
+        "### {}\n\n{rows} rows of {} (sha256 {}){against}{limit}.\n\n\
          | metric | references or greedy answers | 95 % interval | sampled answers | 95 % interval |\n\
          |---|---|---|---|---|\n",
         cell(text("name")),
         cell(&data),
         cell(text("data_sha256")),
-        evaluation["max_new_tokens"],
     );
     let none = Map::new();
     let metrics = evaluation["metrics"].as_object().unwrap_or(&none);
@@ -136,7 +139,11 @@ mod tests {
             ]
         );
         assert!(text.contains("500 rows of `test.jsonl` (sha256 `abc`), teacher `teacher`"));
+        assert!(text.contains("answers of at most 256 tokens."), "{text}");
         assert!(!text.contains("someone"), "{text}");
+        let mut older = evaluation();
+        older["max_new_tokens"] = Value::Null;
+        assert!(!section(&older).contains("null"), "{}", section(&older));
     }
 
     #[test]

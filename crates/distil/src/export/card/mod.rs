@@ -104,15 +104,16 @@ fn front_matter(chain: &[Record]) -> String {
             out +=
                 "# base_model: to be filled in with the teacher's name on the hub, if it has one\n"
         }
-        false => out += &list("base_model", &hub),
+        false => {
+            out += &list("base_model", &hub);
+            // The hub takes a model with several of them for a merge.
+            out += "base_model_relation: finetune\n";
+        }
     }
     let methods = chain.iter().map(|record| record.method().to_owned());
     let tags = ["distillation", "distil"].map(str::to_owned);
     out += &list("tags", &unique(tags.into_iter().chain(methods)));
-    let files = chain
-        .iter()
-        .flat_map(|record| names::paths(record, "train"));
-    out += &list("datasets", &unique(files.map(names::file)));
+    out += "# datasets: to be filled in with their names on the hub, if they have any; the files stand below\n";
     out + "---\n"
 }
 

@@ -83,8 +83,12 @@ fn a_card_says_what_the_run_says_and_names_no_folder() {
         ["HuggingFaceTB/SmolLM2-135M-Instruct"]
     );
     assert_eq!(texts(&head["tags"]), ["distillation", "distil", "dpkd"]);
-    assert_eq!(texts(&head["datasets"]), [NASTY, "b.jsonl"]);
-    assert!(head["license"].is_badvalue(), "no licence is guessed");
+    assert_eq!(head["base_model_relation"].as_str(), Some("finetune"));
+    for left in ["license", "datasets"] {
+        assert!(head[left].is_badvalue(), "{left} is guessed");
+        let asked = format!("# {left}: to be filled in");
+        assert!(card.contains(&asked), "{asked} is not in: {card}");
+    }
     for part in [
         "# Student of `smollm2-135m-instruct`",
         "Direct preference knowledge distillation",
@@ -128,7 +132,7 @@ fn a_teacher_that_is_not_on_the_hub_is_not_made_up() {
         &config("/srv/someone/teacher", "prune = { keep = [0, 4] }"),
     );
     let (head, body) = parts(&at_the_end(&Record::read(home.path()).unwrap()));
-    assert!(head["base_model"].is_badvalue());
+    assert!(head["base_model"].is_badvalue() && head["base_model_relation"].is_badvalue());
     assert!(body.contains("the layers [0, 4] of the teacher"), "{body}");
 }
 
