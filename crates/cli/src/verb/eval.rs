@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use distil::data::example::{Example, PromptExample};
+use distil::data::read::DataSet;
 use distil::eval::compare::compare;
 use distil::eval::evaluate::EvalSet;
 use distil::eval::exposure::usual_lengths;
 use distil::eval::kept::{
-    Conditions, Header, Kept, beside, file_sha256, tokenizer_sha256, weights_sha256,
+    Conditions, Header, Kept, beside, data_sha256, tokenizer_sha256, weights_sha256,
 };
 use distil::eval::metric::{DEFAULT_METRICS, METRIC_NAMES, metric};
 use distil::eval::outcome::{FORMAT, Subject, to_json};
@@ -51,6 +52,10 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "FILE", required_unless_present_any = ["suite", "compare"])]
     data: Option<PathBuf>,
 
+    /// A file of good answers to --data, joined by `question_id`, as FastChat has them
+    #[arg(long, value_name = "FILE", requires = "data")]
+    references: Option<PathBuf>,
+
     /// A TOML file that names several sets of rows; --out is then a folder
     #[arg(long, value_name = "FILE.toml", conflicts_with = "data")]
     suite: Option<PathBuf>,
@@ -72,7 +77,7 @@ pub(crate) struct Eval {
     metrics: Option<Vec<String>>,
 
     /// Sample the answers, too, at temperature 1 and once for each of these seeds
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = verb::whole::<u64>)]
     seeds: Vec<u64>,
 
     /// Only sampled answers
@@ -91,7 +96,7 @@ pub(crate) struct Eval {
     exposure_bias: Option<Vec<usize>>,
 
     /// Rows that --out shows token by token, with --teacher
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = verb::whole::<usize>)]
     token_rows: usize,
 
     /// Write the result to this file and every answer beside it; goes on with what is there
@@ -115,7 +120,7 @@ pub(crate) struct Eval {
     template: String,
 
     /// Measure on the first N rows only [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = verb::at_least_one)]
     rows: Option<usize>,
 
     /// Answers generated at once: more is faster and takes more memory
@@ -164,14 +169,21 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     check(arguments)?;
     let sets = match (&arguments.suite, &arguments.data) {
         (Some(path), _) => suite::read(path)?,
-        (None, data) => vec![alone(data.clone().unwrap_or_default())],
+        (None, data) => vec![alone(arguments, data.clone().unwrap_or_default())],
     };
     if let Some(out) = &arguments.out {
         check_out(out, arguments.suite.is_some())?;
     }
     // Before models are opened, which can take long.
     for set in &sets {
-        loading::rows(&set.data)?;
+        rows(set)?;
+        if let Some(out) = arguments
+            .out
+            .as_ref()
+            .map(|out| file_of(arguments, out, set))
+        {
+            output::check_not_input(&out, &set.data)?;
+        }
     }
     let models = open(arguments, progress)?;
     let mut results = Vec::new();
@@ -244,12 +256,29 @@ fn check_out(out: &Path, is_suite: bool) -> anyhow::Result<()> {
     }
 }
 
+/// The rows of a set, with their answers.
+fn rows(set: &SuiteSet) -> anyhow::Result<DataSet> {
+    match &set.references {
+        Some(references) => Ok(DataSet::read_with_answers(&set.data, references)?),
+        None => loading::rows(&set.data),
+    }
+}
+
+/// The file of a set's result.
+fn file_of(arguments: &Eval, out: &Path, set: &SuiteSet) -> PathBuf {
+    match arguments.suite.is_some() {
+        true => out.join(format!("{}.json", set.name)),
+        false => out.to_owned(),
+    }
+}
+
 /// The only set of an evaluation without a suite.
-fn alone(data: PathBuf) -> SuiteSet {
+fn alone(arguments: &Eval, data: PathBuf) -> SuiteSet {
     let stem = data.file_stem().unwrap_or_default().to_string_lossy();
     SuiteSet {
         name: stem.into_owned(),
         data,
+        references: arguments.references.clone(),
         template: None,
         max_new_tokens: None,
         rows: None,
@@ -331,7 +360,7 @@ fn one_set(
     let header = Header {
         format: FORMAT,
         conditions: Conditions {
-            data_sha256: file_sha256(&set.data)?,
+            data_sha256: data_sha256(&set.data, set.references.as_deref())?,
             weights_sha256: weights.clone(),
             tokenizer_sha256: tokenizer.clone(),
             precision: arguments.precision.precision(),
@@ -345,13 +374,8 @@ fn one_set(
             Vec::new()
         },
     };
-    let out = arguments
-        .out
-        .as_ref()
-        .map(|out| match arguments.suite.is_some() {
-            true => out.join(format!("{}.json", set.name)),
-            false => out.clone(),
-        });
+    let out = arguments.out.as_ref();
+    let out = out.map(|out| file_of(arguments, out, set));
     let mut kept = match &out {
         Some(out) => {
             output::check_file(out, true)?;
@@ -383,6 +407,7 @@ fn one_set(
         model: arguments.model.clone().unwrap_or_default(),
         teacher: arguments.teacher.clone(),
         data: set.data.clone(),
+        references: set.references.clone(),
     };
     if arguments.json {
         let mut brief = to_json(&subject, &header, &measured);
@@ -407,7 +432,7 @@ fn eval_set(
     models: &Models,
     progress: &mut Progress,
 ) -> anyhow::Result<EvalSet> {
-    let data = loading::rows(&set.data)?;
+    let data = rows(set)?;
     let template = loading::template(template, &models.student)?;
     let mut rows = loading::with_encoding(&models.student, &template, |encoding| {
         EvalSet::new(&data, encoding, set.rows.or(limit))

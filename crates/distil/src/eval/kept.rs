@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 /// What answers depend on, beside the row and the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
-    /// sha256 of the data file.
+    /// sha256 of the data, see [`data_sha256`].
     pub data_sha256: String,
     /// sha256 of the model's weights file, or of the list of its files' if there are several.
     pub weights_sha256: String,
@@ -117,12 +117,20 @@ pub fn tokenizer_sha256(model: &Model) -> String {
     hash(std::iter::once(model.tokenizer.fingerprint()).chain(stops))
 }
 
-/// The sha256 of a file.
+/// The sha256 of a data file, or, where its references stand in a file of their own, of the digests of
+/// both.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn file_sha256(path: &Path) -> Result<String> {
-    crate::train::sha256_of(path)
+/// A file cannot be read.
+pub fn data_sha256(data: &Path, references: Option<&Path>) -> Result<String> {
+    let data = crate::train::sha256_of(data)?;
+    match references {
+        None => Ok(data),
+        Some(references) => {
+            let references = crate::train::sha256_of(references)?;
+            Ok(hash([data, references].into_iter()))
+        }
+    }
 }
 
 fn hash(parts: impl Iterator<Item = String>) -> String {
