@@ -359,6 +359,24 @@ fn a_run_is_resumed_with_its_own_configuration() {
     );
 }
 
+/// What a checkpoint is made of was written here: it cannot be fetched again.
+#[test]
+fn a_damaged_checkpoint_says_how_to_go_on() {
+    let home = Home::new();
+    home.configure("name = \"sft\"", "steps = 2\ncheckpoint_every = 1");
+    home.ok(&["train", "run.toml", "--out", "run"]);
+    fs::remove_dir_all(home.path("run/student")).unwrap();
+    fs::remove_file(home.path("run/eval.json")).unwrap();
+    let resume = ["train", "run.toml", "--out", "run", "--resume"];
+    let words = ["step-2", "remove this checkpoint's folder"];
+    home.write("run/checkpoints/step-2/model.safetensors", "{}");
+    home.refused(&resume, &words);
+    fs::remove_file(home.path("run/checkpoints/step-2/config.json")).unwrap();
+    home.refused(&resume, &words);
+    fs::remove_dir_all(home.path("run/checkpoints/step-2")).unwrap();
+    home.ok(&resume);
+}
+
 /// A file of /dev that can be written: nothing is replaced there, so nothing is lost.
 #[cfg(unix)]
 #[test]

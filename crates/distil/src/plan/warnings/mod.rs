@@ -206,10 +206,6 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
         let key = "method.max_new_tokens";
         found.push(lengths::over_the_context(key, most, prompts.max(), context));
     }
-    if let Some(set) = &setup.eval {
-        let measured = set.prompts.len().max(set.examples.len());
-        found.push(settings::few_held_out(measured));
-    }
     let of_answers = |name: &String| metric(name).is_some_and(MetricInfo::needs_answers);
     if let (Some(set), Some(data)) = (&setup.eval, &sources.held_out)
         && config.eval.metrics.iter().any(of_answers)
@@ -228,6 +224,10 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
         let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
         let context = material.student.network.config().context;
         found.push(lengths::over_the_context(key, most, prompts.max(), context));
+    }
+    if let Some(set) = &setup.eval {
+        let measured = set.prompts.len().max(set.examples.len());
+        found.push(settings::few_held_out(measured));
     }
 
     let lost_layers = matches!(config.student.start, Start::Prune(_)) && !continues;
