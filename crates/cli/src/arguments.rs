@@ -20,12 +20,21 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 
     /// Threads to compute with [default: one a core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
 
     /// Say nothing but results, warnings and errors
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+}
+
+/// A number of threads that can be started in no time.
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MOST: usize = 1024;
+    match text.parse() {
+        Ok(count) if count <= NonZeroUsize::MIN.saturating_add(MOST - 1) => Ok(count),
+        _ => Err(format!("it must be a whole number from 1 to {MOST}")),
+    }
 }
 
 const AFTER: &str = "\
@@ -68,7 +77,7 @@ pub(crate) struct SamplingArguments {
     temperature: f64,
 
     /// Draw among the K likeliest tokens only; 0 is all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = verb::whole::<usize>)]
     top_k: usize,
 
     /// Draw among the likeliest tokens that together reach the probability P; 1 is all

@@ -42,9 +42,30 @@ pub(crate) fn check_file(path: &Path, force: bool) -> anyhow::Result<()> {
         .into());
     }
     match path.parent() {
-        Some(folder) => std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display())),
+        Some(folder) => std::fs::create_dir_all(folder).map_err(|source| {
+            distil::Error::Write {
+                path: folder.to_owned(),
+                source,
+            }
+            .into()
+        }),
         None => Ok(()),
+    }
+}
+
+/// Refuses to replace what is read, `--force` or not: rows cannot be made again.
+pub(crate) fn check_not_input(out: &Path, input: &Path) -> anyhow::Result<()> {
+    let is_same = match (out.canonicalize(), input.canonicalize()) {
+        (Ok(out), Ok(input)) => out == input,
+        _ => false,
+    };
+    match is_same {
+        false => Ok(()),
+        true => Err(WrongInput::new(
+            format!("--out {} is the file that is read", out.display()),
+            "choose another --out",
+        )
+        .into()),
     }
 }
 
@@ -66,9 +87,16 @@ pub(crate) struct JsonLines {
 }
 
 impl JsonLines {
-    /// Standard output if there is no path.
-    pub(crate) fn new(path: Option<&Path>, force: bool) -> anyhow::Result<Self> {
+    /// Standard output if there is no path. `input`: the file that it is made of, if it is of one.
+    pub(crate) fn new(
+        path: Option<&Path>,
+        force: bool,
+        input: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         if let Some(path) = path {
+            if let Some(input) = input {
+                check_not_input(path, input)?;
+            }
             check_file(path, force)?;
         }
         Ok(Self {
@@ -124,7 +152,7 @@ mod tests {
     fn nothing_is_replaced_by_accident() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/out.jsonl");
-        let mut lines = JsonLines::new(Some(&file), false).unwrap();
+        let mut lines = JsonLines::new(Some(&file), false, None).unwrap();
         lines.add(&[1, 2]).unwrap();
         assert!(!file.exists(), "it appears whole");
         lines.finish().unwrap();
@@ -135,6 +163,9 @@ mod tests {
             "{error}"
         );
         assert!(check_file(&file, true).is_ok());
+        let itself = folder.path().join("new/../new/out.jsonl");
+        assert!(JsonLines::new(Some(&itself), true, Some(&file)).is_err());
+        assert!(JsonLines::new(Some(&file), true, Some(folder.path())).is_ok());
         assert!(check_file(folder.path(), true).is_err());
         assert!(check_folder(folder.path()).is_err());
         assert!(check_folder(&folder.path().join("other")).is_ok());

@@ -17,6 +17,12 @@ pub(crate) mod score;
 pub(crate) mod train;
 pub(crate) mod watch;
 
+/// A whole number, in words that say so.
+pub(crate) fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    let number = text.parse();
+    number.map_err(|_| "it must be a whole number from 0".into())
+}
+
 /// A count that cannot be 0.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

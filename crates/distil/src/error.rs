@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use distil_model::ModelError;
+use distil_model::{ModelError, unreadable_fix, unwritable_fix};
 
 /// What this crate reports. Each variant says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), unreadable_fix(source))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file or folder could not be written (a full disk, missing rights).
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}{}", path.display(), unwritable_fix(source))]
     Write {
         /// The file or folder.
         path: PathBuf,

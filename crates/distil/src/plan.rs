@@ -10,11 +10,13 @@
 //! | `networks.rs`, `texts.rs` | which networks a run has; which texts a step has, and how long they are |
 //! | `passes.rs` | how often each network goes over each text |
 //! | `memory.rs`, `disk.rs`, `time.rs` | what that takes |
+//! | `free_memory.rs` | what this machine has left for it |
 //! | `rendered.rs`, `marked.rs` | rows as the model reads them; their lines for the eye |
 //! | `warnings/` | the usual mistakes |
 //! | `show.rs`, `place.rs` | all of it as text; a row by file and line |
 
 mod disk;
+mod free_memory;
 mod marked;
 mod memory;
 mod networks;
@@ -42,9 +44,12 @@ use crate::data::read::DataSet;
 use crate::error::Result;
 use crate::train::{Event, Setup, check_warmup, setup};
 use disk::{disk, hidden_states};
+use free_memory::free_memory;
 use memory::{Peak, memory};
 use networks::{Networks, third_network};
-use texts::{Lengths, Texts, in_pairs, objective_texts, trained_texts};
+use texts::{
+    Lengths, Texts, first_answers, in_pairs, objective_texts, student_answers, trained_texts,
+};
 use time::{Machine, Work, evaluations};
 
 /// Bytes of a number.
@@ -219,6 +224,7 @@ fn of_setup(
         &material.pairs,
         &material.corpus,
         sampled_length(config),
+        context(setup),
     );
     let all_rows = texts.rows * method.teacher_answers().max(1);
     check_warmup(config, config.train.steps(all_rows))?;
@@ -233,14 +239,12 @@ fn of_setup(
         true => texts.sum(&objective_texts(method), |l| l.longest as f64) as usize,
         false => 0,
     };
-    // Some of a run's steps have more tokens than the average.
-    let spread = rows * texts.sum(&trained, |lengths| lengths.variance);
-    let largest_step = (tokens + 3.0 * spread.sqrt()) as usize;
+    let largest_step = texts.largest_step(method, rows);
     let most = config.train.micro_batch_tokens.min(largest_step);
     let peak = Peak {
         at_once: most.max(longest).max(together),
         several: largest_step > config.train.micro_batch_tokens,
-        answered: sampled_or_measured(setup, config, texts.sampled.longest),
+        sampled: sampled_at_once(setup, config, &texts, batch),
     };
     let work = Work {
         config,
@@ -257,6 +261,11 @@ fn of_setup(
     let seconds = before + steps as f64 * per_step + evaluations as f64 * per_evaluation;
     let train = &setup.sources.train;
     let kept_states = hidden_states(config, &networks, &texts, all_rows);
+    let memory = memory(config, &networks, peak);
+    let needed = memory.iter().map(|part| part.bytes).sum();
+    let mut warnings = warnings;
+    warnings.extend(warnings::too_little_memory(needed, free_memory()));
+    warnings.sort_by_key(|warning| warning.level == Level::Note);
     Ok(Plan {
         method: method.name(),
         trained_on: rendered::trained_on(method),
@@ -285,8 +294,8 @@ fn of_setup(
         epochs: steps as f64 * rows / all_rows.max(1) as f64,
         tokens_per_step: tokens,
         longest,
-        memory: memory(config, &networks, peak),
-        disk: disk(config, &networks)
+        memory,
+        disk: disk(config, &networks, steps)
             .into_iter()
             .chain(kept_states)
             .collect(),
@@ -301,14 +310,35 @@ fn of_setup(
     })
 }
 
-/// The longest prompt with its answer, in training or in an evaluation, if anything is sampled.
-fn sampled_or_measured(setup: &Setup, config: &Config, longest: usize) -> Option<usize> {
-    let sampled = config.method.rollout().map(|_| longest);
+/// Tokens of the sequences that are sampled at once, in training or in an evaluation, if anything is:
+/// each has room for the longest of them.
+fn sampled_at_once(setup: &Setup, config: &Config, texts: &Texts, batch: usize) -> Option<usize> {
+    let method = &config.method;
+    let at_once =
+        |sequences: usize, longest: usize| config.eval.batch.min(sequences).saturating_mul(longest);
+    let sampled = method.rollout().map(|_| {
+        let in_a_step = (batch as f64 * student_answers(method).max(1.0)) as usize;
+        let before = texts.rows * method.teacher_answers().max(first_answers(method));
+        at_once(in_a_step.max(before), texts.sampled.longest)
+    });
     let measured = setup.eval.as_ref().map(|set| {
         let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
-        prompts.max().unwrap_or(0) + config.eval.max_new_tokens
+        let longest = prompts
+            .max()
+            .unwrap_or(0)
+            .saturating_add(config.eval.max_new_tokens);
+        let context = setup.material.student.network.config().context;
+        at_once(set.prompts.len(), longest.min(context))
     });
     sampled.max(measured)
+}
+
+/// Tokens of the shorter context of both models.
+fn context(setup: &Setup) -> usize {
+    let material = &setup.material;
+    let models = material.teacher.iter().chain([&material.student]);
+    let contexts = models.map(|model| model.network.config().context);
+    contexts.min().unwrap_or(usize::MAX)
 }
 
 fn rows_of(counts: &Counts, data: &DataSet) -> Rows {

@@ -131,7 +131,7 @@ impl Config {
             return Err(reader.unsupported("attention_bias in this architecture"));
         }
         let (rope_theta, rope_scaling) = reader.rope()?;
-        let norm_epsilon = reader.number("rms_norm_eps").unwrap_or(1e-6);
+        let norm_epsilon = reader.number(reader.json, "rms_norm_eps")?.unwrap_or(1e-6);
         let mut context = reader.positive("max_position_embeddings")?;
         if let Some(window) = reader.sliding_window()? {
             // Within the window full and sliding attention are the same.
@@ -308,13 +308,13 @@ impl Reader<'_> {
         let parameters = self.json.get("rope_parameters").unwrap_or(&null);
         let scaling = match self.json.get("rope_scaling") {
             Some(Value::Null) | None => parameters,
-            Some(scaling) => scaling,
+            Some(scaling @ Value::Object(_)) => scaling,
+            Some(other) => return Err(self.wrong(format!("`rope_scaling` = {other} is no table"))),
         };
-        let theta = parameters
-            .get("rope_theta")
-            .or_else(|| self.json.get("rope_theta"))
-            .and_then(Value::as_f64)
-            .unwrap_or(10_000.0);
+        let theta = match self.number(parameters, "rope_theta")? {
+            Some(theta) => theta,
+            None => self.number(self.json, "rope_theta")?.unwrap_or(10_000.0),
+        };
         let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
         let value = |key: &str| {
             let found = scaling.get(key).and_then(Value::as_f64);
@@ -338,8 +338,15 @@ impl Reader<'_> {
         Ok((theta, scaling))
     }
 
-    fn number(&self, key: &str) -> Option<f64> {
-        self.json.get(key).and_then(Value::as_f64)
+    /// A positive number of a table, if the table has it.
+    fn number(&self, table: &Value, key: &str) -> Result<Option<f64>> {
+        match table.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) if number > 0.0 => Ok(Some(number)),
+                _ => Err(self.wrong(format!("`{key}` = {value} is no positive number"))),
+            },
+        }
     }
 
     fn flag(&self, key: &str) -> bool {
@@ -428,6 +435,12 @@ mod tests {
             ("num_key_value_heads", json!(3)),
             ("head_dim", json!(7)),
             ("rope_scaling", json!({"rope_type": "linear"})),
+            ("rope_scaling", json!(3)),
+            ("rope_theta", json!(-5)),
+            ("rope_theta", json!("x")),
+            ("rope_parameters", json!({"rope_theta": 0})),
+            ("rms_norm_eps", json!("x")),
+            ("rms_norm_eps", json!(-1)),
         ] {
             assert!(with(key, value).is_err(), "{key}");
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum ModelError {
     /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), unreadable_fix(source))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -15,7 +15,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A file or folder could not be written (a full disk, missing rights).
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}{}", path.display(), unwritable_fix(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -102,6 +102,36 @@ pub enum ModelError {
         /// What the user can do.
         fix: String,
     },
+}
+
+/// What to do about a file that cannot be read, behind the system's reason; empty if that is unknown.
+pub fn unreadable_fix(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::NotFound => "; check the path",
+        ErrorKind::IsADirectory => "; name a file",
+        ErrorKind::NotADirectory => "; check the path: a part of it is a file",
+        ErrorKind::PermissionDenied => "; you may not read it: change its permissions",
+        ErrorKind::InvalidData => "; it is no text in UTF-8: save it so, or name another file",
+        _ => "",
+    }
+}
+
+/// What to do about a file or folder that cannot be written, behind the system's reason; empty if that is
+/// unknown.
+pub fn unwritable_fix(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room there, then go on",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; choose a folder that you may write to"
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            "; a file has that name or is a part of the path: choose another"
+        }
+        ErrorKind::NotFound => "; check the path",
+        _ => "",
+    }
 }
 
 impl ModelError {

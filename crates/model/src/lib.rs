@@ -15,7 +15,7 @@ pub mod weights;
 #[cfg(test)]
 mod golden;
 
-pub use error::{ModelError, Result};
+pub use error::{ModelError, Result, unreadable_fix, unwritable_fix};
 pub use llama::{Llama, Parameter, Tokens, Trail};
 pub use model::Model;
 pub use tokenizer::Tokenizer;

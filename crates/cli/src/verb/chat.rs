@@ -32,14 +32,14 @@ pub(crate) struct Chat {
     system: Option<String>,
 
     /// Longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = super::at_least_one)]
     max_new_tokens: usize,
 
     #[command(flatten)]
     sampling: SamplingArguments,
 
     /// Start of the random stream
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::whole::<u64>)]
     seed: u64,
 
     #[command(flatten)]
@@ -79,10 +79,14 @@ pub(crate) fn run(chat: &Chat, progress: &mut Progress) -> anyhow::Result<()> {
             write!(stderr, "> ")?;
             stderr.flush()?;
         }
-        let mut line = String::new();
-        if stdin.lock().read_line(&mut line)? == 0 {
+        let mut bytes = Vec::new();
+        if stdin.lock().read_until(b'\n', &mut bytes)? == 0 {
             return Ok(());
         }
+        let Ok(line) = String::from_utf8(bytes) else {
+            progress.warn("a line that is not UTF-8 is left out");
+            continue;
+        };
         match line.trim() {
             "" => continue,
             "/exit" => return Ok(()),

@@ -8,6 +8,7 @@ mod set;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use distil::data::read::DataSet;
 use distil::eval::compare::compare;
 use distil::eval::metric::{METRIC_NAMES, metric};
 use distil::eval::suite::{self, SuiteSet};
@@ -48,6 +49,10 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "FILE", required_unless_present_any = ["suite", "compare"])]
     data: Option<PathBuf>,
 
+    /// A file of good answers to --data, joined by `question_id`, as FastChat has them
+    #[arg(long, value_name = "FILE", requires = "data")]
+    references: Option<PathBuf>,
+
     /// A TOML file that names several sets of rows; --out is then a folder
     #[arg(long, value_name = "FILE.toml", conflicts_with = "data")]
     suite: Option<PathBuf>,
@@ -71,7 +76,7 @@ pub(crate) struct Eval {
     metrics: Option<Vec<String>>,
 
     /// Sample the answers, too, at temperature 1 and once for each of these seeds
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = verb::whole::<u64>)]
     seeds: Vec<u64>,
 
     /// Only sampled answers
@@ -90,7 +95,7 @@ pub(crate) struct Eval {
     exposure_bias: Option<Vec<usize>>,
 
     /// Rows that --out shows token by token, with --teacher
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = verb::whole::<usize>)]
     token_rows: usize,
 
     /// Write the result to this file and every answer beside it; goes on with what is there. With --suite
@@ -156,15 +161,18 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     check(arguments)?;
     let sets = match (&arguments.suite, &arguments.data) {
         (Some(path), _) => suite::read(path)?,
-        (None, data) => vec![alone(data.clone().unwrap_or_default())],
+        (None, data) => vec![alone(arguments, data.clone().unwrap_or_default())],
     };
     if let Some(out) = &arguments.out {
         check_out(out, arguments.suite.is_some())?;
     }
+    if let Some(out) = &arguments.out {
+        for set in &sets {
+            output::check_not_input(&file_of(arguments, out, set), &set.data)?;
+        }
+    }
     // Rows first: models can take long to open.
-    let sets = sets
-        .into_iter()
-        .map(|set| Ok((loading::rows(&set.data)?, set)));
+    let sets = sets.into_iter().map(|set| Ok((rows(&set)?, set)));
     let sets = sets.collect::<anyhow::Result<Vec<_>>>()?;
     let models = Models::open(arguments, progress)?;
     // All sets before the first is measured, so that nothing is refused after hours.
@@ -251,12 +259,29 @@ fn check_out(out: &Path, is_suite: bool) -> anyhow::Result<()> {
     }
 }
 
+/// The rows of a set, with their answers.
+fn rows(set: &SuiteSet) -> anyhow::Result<DataSet> {
+    match &set.references {
+        Some(references) => Ok(DataSet::read_with_answers(&set.data, references)?),
+        None => loading::rows(&set.data),
+    }
+}
+
+/// The file of a set's result.
+fn file_of(arguments: &Eval, out: &Path, set: &SuiteSet) -> PathBuf {
+    match arguments.suite.is_some() {
+        true => out.join(format!("{}.json", set.name)),
+        false => out.to_owned(),
+    }
+}
+
 /// The only set of an evaluation without a suite.
-fn alone(data: PathBuf) -> SuiteSet {
+fn alone(arguments: &Eval, data: PathBuf) -> SuiteSet {
     let stem = data.file_stem().unwrap_or_default().to_string_lossy();
     SuiteSet {
         name: stem.into_owned(),
         data,
+        references: arguments.references.clone(),
         template: None,
         max_new_tokens: None,
         rows: None,

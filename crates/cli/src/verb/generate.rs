@@ -64,7 +64,7 @@ pub(crate) struct Generate {
     sampling: SamplingArguments,
 
     /// Start of the random streams
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = verb::whole::<u64>)]
     seed: u64,
 
     /// Answers generated at once: more is faster and takes more memory
@@ -88,7 +88,11 @@ pub(crate) fn run(arguments: &Generate, progress: &mut Progress) -> anyhow::Resu
         Some(file) => loading::rows(file)?,
         None => one_row(arguments.prompt.clone().unwrap_or_default()),
     };
-    let mut lines = JsonLines::new(arguments.out.as_deref(), arguments.force)?;
+    let mut lines = JsonLines::new(
+        arguments.out.as_deref(),
+        arguments.force,
+        arguments.data.as_deref(),
+    )?;
     let model = loading::asked_model(&arguments.model, arguments.precision, progress)?;
     let template = match arguments.raw {
         true => loading::template("{{ prompt }}", &model)?,

@@ -25,13 +25,14 @@ pub(crate) struct Prune {
     #[arg(
         long,
         value_name = "N",
+        value_parser = super::at_least_one,
         required_unless_present = "keep",
         conflicts_with = "keep"
     )]
     layers: Option<usize>,
 
     /// Keep exactly these layers, ascending, counted from 0
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = super::whole::<usize>)]
     keep: Option<Vec<usize>>,
 
     /// The new folder

@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Reward, progress: &mut Progress) -> anyhow::Result
         .into());
     }
     let references = references(&arguments.data)?;
-    let mut lines = JsonLines::new(Some(&arguments.out), arguments.force)?;
+    let mut lines = JsonLines::new(Some(&arguments.out), arguments.force, Some(&arguments.data))?;
     let teacher = loading::asked_model(&arguments.teacher, arguments.precision, progress)?;
     let config = teacher.network.config();
     let rows = readings(arguments, &data, &teacher, progress)?;
@@ -202,7 +202,7 @@ fn correlate(
     let (mut totals, mut overlaps) = (Vec::new(), Vec::new());
     for (example, rewards) in responses.iter().zip(rewards) {
         let row = data.rows.get(example.row);
-        let texts = row.and_then(|row| references.get(&row.source.line));
+        let texts = references.get(&example.row);
         let response = row.and_then(|row| row.content.references().first());
         if let (Some(texts), Some(response), Some(&total)) =
             (texts, response, rewards.returns.first())

@@ -59,7 +59,7 @@ pub(crate) struct Score {
 
 pub(crate) fn run(arguments: &Score, progress: &mut Progress) -> anyhow::Result<()> {
     let data = loading::rows(&arguments.data)?;
-    let mut lines = JsonLines::new(Some(&arguments.out), arguments.force)?;
+    let mut lines = JsonLines::new(Some(&arguments.out), arguments.force, Some(&arguments.data))?;
     let precision = arguments.precision;
     let model = loading::asked_model(&arguments.model, precision, progress)?;
     let teacher = match &arguments.teacher {

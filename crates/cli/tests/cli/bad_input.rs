@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::home::{Home, write_model, write_weights};
+use crate::home::{Home, did, write_model, write_weights};
 
 /// `distil generate` with a model that is not right.
 #[track_caller]
@@ -46,6 +46,60 @@ fn commands_that_do_not_exist() {
         &["no metric `rougel`", "rouge_l"],
     );
     assert_eq!(home.run(&[]).status, 2);
+}
+
+/// As many threads as a typing error asks for take minutes to start.
+#[test]
+fn numbers_say_what_they_may_be() {
+    let home = Home::new();
+    let generate = ["generate", "model", "--prompt", "a"];
+    for (more, words) in [
+        (["--threads", "0"], "from 1 to 1024"),
+        (["--threads", "1000000"], "from 1 to 1024"),
+        (["--seed", "x"], "whole number from 0"),
+    ] {
+        home.refused(&[&generate[..], &more].concat(), &[more[0], words]);
+    }
+    let keep = ["prune", "model", "--out", "x", "--keep", "a"];
+    home.refused(&keep, &["--keep", "whole number from 0"]);
+    home.refused(
+        &["chat", "model", "--max-new-tokens", "0"],
+        &["whole number from 1"],
+    );
+}
+
+#[test]
+fn what_is_read_is_not_replaced() {
+    let home = Home::new();
+    let before = home.read("dev.jsonl");
+    for verb in ["generate", "score", "reward", "eval"] {
+        let arguments = [
+            verb,
+            "model",
+            "--data",
+            "dev.jsonl",
+            "--out",
+            "./dev.jsonl",
+            "--force",
+        ];
+        home.refused(
+            &arguments,
+            &["dev.jsonl is the file that is read", "another --out"],
+        );
+        assert!(home.read("dev.jsonl") == before, "{verb}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_text_does_not_end_a_conversation() {
+    let home = Home::new();
+    fs::write(home.path("lines"), b"gr\xfc\xdfe\nhello\n").unwrap();
+    let mut command = home.command(&["chat", "model", "--max-new-tokens", "2"]);
+    command.stdin(fs::File::open(home.path("lines")).unwrap());
+    let did = did(command.output().unwrap());
+    assert_eq!(did.status, 0, "{}", did.err);
+    assert!(did.err.contains("not UTF-8"), "{}", did.err);
+    assert!(!did.out.is_empty(), "the next line is answered");
 }
 
 #[test]
@@ -220,7 +274,7 @@ fn data_that_cannot_be_used() {
         "give rows with a prompt and an answer",
     ]);
     fs::remove_file(home.path("train.jsonl")).unwrap();
-    refused(&["cannot read", "train.jsonl"]);
+    refused(&["cannot read", "train.jsonl", "check the path"]);
     assert!(
         !home.path("runs/run").exists(),
         "the folder is free for the next try"
@@ -305,6 +359,24 @@ fn a_run_is_resumed_with_its_own_configuration() {
     );
 }
 
+/// What a checkpoint is made of was written here: it cannot be fetched again.
+#[test]
+fn a_damaged_checkpoint_says_how_to_go_on() {
+    let home = Home::new();
+    home.configure("name = \"sft\"", "steps = 2\ncheckpoint_every = 1");
+    home.ok(&["train", "run.toml", "--out", "run"]);
+    fs::remove_dir_all(home.path("run/student")).unwrap();
+    fs::remove_file(home.path("run/eval.json")).unwrap();
+    let resume = ["train", "run.toml", "--out", "run", "--resume"];
+    let words = ["step-2", "remove this checkpoint's folder"];
+    home.write("run/checkpoints/step-2/model.safetensors", "{}");
+    home.refused(&resume, &words);
+    fs::remove_file(home.path("run/checkpoints/step-2/config.json")).unwrap();
+    home.refused(&resume, &words);
+    fs::remove_dir_all(home.path("run/checkpoints/step-2")).unwrap();
+    home.ok(&resume);
+}
+
 /// A file of /dev that can be written: nothing is replaced there, so nothing is lost.
 #[cfg(unix)]
 #[test]
@@ -317,4 +389,10 @@ fn a_folder_that_cannot_be_written_is_the_works_failure() {
         "{}",
         did.err
     );
+    home.configure("name = \"sft\"", "steps = 1");
+    let did = home.run(&["train", "run.toml", "--out", "dev.jsonl"]);
+    assert_eq!(did.status, 1, "{}", did.err);
+    for words in ["cannot write dev.jsonl", "a file has that name"] {
+        assert!(did.err.contains(words), "{}", did.err);
+    }
 }

@@ -340,6 +340,63 @@ fn a_suite_is_refused_before_anything_is_measured() {
     );
 }
 
+/// FastChat's two files, as they are.
+#[test]
+fn questions_and_answers_may_be_two_files() {
+    let home = Home::new();
+    let question = |n: usize, text: &str| {
+        format!("{{\"question_id\": {n}, \"category\": \"x\", \"turns\": [\"{text}\"]}}\n")
+    };
+    let answer = |n: usize, text: &str| {
+        format!(
+            "{{\"answer_id\": \"a\", \"question_id\": {n}, \"model_id\": \"m\", \"text\": \"{text}\"}}\n"
+        )
+    };
+    home.write(
+        "question.jsonl",
+        &(question(1, "Say a.") + &question(2, "Say b.")),
+    );
+    home.write("answer.jsonl", &(answer(2, "b b b") + &answer(1, "a a a")));
+    home.write(
+        "suite.toml",
+        "[[set]]\nname = \"alone\"\ndata = \"question.jsonl\"\n\
+         [[set]]\nname = \"both\"\ndata = \"question.jsonl\"\nreferences = \"answer.jsonl\"\n",
+    );
+    let arguments = ["eval", "model", "--max-new-tokens", "2"];
+    home.ok(&[&arguments[..], &["--suite", "suite.toml", "--out", "e"]].concat());
+    let (alone, both) = (json(&home, "e/alone.json"), json(&home, "e/both.json"));
+    assert!(alone["metrics"].get("rouge_l").is_none(), "{alone}");
+    assert!(alone.get("references").is_none());
+    assert!(both["metrics"]["perplexity"]["value"].is_number(), "{both}");
+    assert!(
+        both["references"]
+            .as_str()
+            .unwrap()
+            .ends_with("answer.jsonl")
+    );
+    assert_ne!(alone["data_sha256"], both["data_sha256"]);
+    let answers = lines(&home, "e/both.answers.jsonl");
+    assert_eq!(answers[0]["references"], serde_json::json!(["a a a"]));
+    assert_eq!(answers[1]["references"], serde_json::json!(["b b b"]));
+
+    let one = [
+        "--data",
+        "question.jsonl",
+        "--references",
+        "answer.jsonl",
+        "--out",
+        "one.json",
+    ];
+    home.ok(&[&arguments[..], &one].concat());
+    assert_eq!(json(&home, "one.json")["data_sha256"], both["data_sha256"]);
+    // Other answers are other data.
+    home.write("answer.jsonl", &(answer(2, "c") + &answer(1, "a")));
+    home.refused(&[&arguments[..], &one].concat(), &["the data's sha256"]);
+    home.write("answer.jsonl", &answer(1, "a"));
+    let refused = ["question.jsonl:2", "no answer to question 2"];
+    home.refused(&[&arguments[..], &one].concat(), &refused);
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let home = Home::new();

@@ -187,6 +187,12 @@ fn plan_warns_of_the_usual_mistakes() {
         warned(&planned(&home, &["--set", "train.learning_rate=1e-5"])),
         ["answers_cut", "few_held_out", "pad_is_eos", "learning_rate"]
     );
+    // Answers that nothing measures may be cut.
+    let unmeasured = ["--set", "eval.metrics=[\"forward_kl\"]"];
+    let plan = planned(&home, &unmeasured);
+    assert!(!warned(&plan).contains(&"answers_cut"), "{plan}");
+    let whole = planned(&home, &["--set", "student.prune.layers=3"]);
+    assert!(warned(&whole).contains(&"same_model"), "{whole}");
     let mut train: Vec<Value> = (0..8)
         .map(|n| json!({"prompt": format!("{n}"), "response": "yes", "finish_reason": "length"}))
         .collect();
@@ -335,6 +341,28 @@ fn plan_takes_files_of_one_row_and_refuses_empty_ones() {
         home.write(other, &rows(0..1));
         home.refused(&["plan", "run.toml"], &[file, "the file has no rows"]);
     }
+}
+
+/// Four rows are evaluated at once, whatever `eval.batch` allows, and no answer is longer than the context.
+#[test]
+fn plan_counts_the_sequences_that_are_sampled() {
+    let home = Home::new();
+    home.configure("name = \"kd\"", "steps = 3");
+    let cache = |more: &str| {
+        let plan = planned(&home, &["--set", more]);
+        let parts = plan["memory"].as_array().unwrap();
+        let part = parts
+            .iter()
+            .find(|part| part["what"] == "keys and values while sampling");
+        part.unwrap()["bytes"].as_u64().unwrap()
+    };
+    assert_eq!(cache("eval.batch=1000"), cache("eval.batch=4"));
+    assert_eq!(cache("eval.batch=4"), 2 * cache("eval.batch=2"));
+    // Two layers' keys and values of 2 heads of 8 numbers, 4 bytes each.
+    assert_eq!(
+        cache("eval.max_new_tokens=1000000"),
+        4 * 256 * (2 * 2 * 2 * 8 * 4)
+    );
 }
 
 /// What `train` refuses before its first step, `plan` refuses, too.

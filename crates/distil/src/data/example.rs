@@ -234,7 +234,7 @@ fn collect<T>(
                     Error::Config { what, fix, .. } => (what, fix),
                     other => (
                         other.to_string(),
-                        "correct the row, or choose another data.template".to_owned(),
+                        "correct the row, or choose another template".to_owned(),
                     ),
                 };
                 return Err(data.row_error(row.source, what, &fix));
@@ -620,7 +620,7 @@ mod tests {
         let error = run(examples, &data, &plain, (9, 9), OnBadRow::Fail).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "x.jsonl:2: tokenizer: no such token; correct the row, or choose another data.template"
+            "x.jsonl:2: tokenizer: no such token; correct the row, or choose another template"
         );
         let (made, counts) = run(examples, &data, &plain, (9, 9), OnBadRow::Skip).unwrap();
         assert_eq!((made.len(), counts.malformed), (1, 2));

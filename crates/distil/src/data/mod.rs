@@ -5,6 +5,7 @@
 //! files    recognised       prompt text   token ids   packed, in a shuffled order
 //! ```
 
+mod answers;
 mod parquet;
 
 pub mod batch;

@@ -14,7 +14,7 @@ use ::parquet::schema::types::Type;
 use serde_json::Value;
 
 use super::read::{RowSink, open};
-use super::shape::{FINISH_REASON, KEYS, quoted};
+use super::shape::{BESIDE, KEYS, quoted};
 use crate::error::{Error, Result};
 
 /// Calls `sink` with the number of each row, from 1, and its JSON.
@@ -50,7 +50,7 @@ fn known_columns(reader: &impl FileReader) -> Result<Type, String> {
     let all = schema.get_fields();
     let known: Vec<_> = all
         .iter()
-        .filter(|field| KEYS.contains(&field.name()) || field.name() == FINISH_REASON)
+        .filter(|field| KEYS.contains(&field.name()) || BESIDE.contains(&field.name()))
         .cloned()
         .collect();
     if !known.iter().any(|field| KEYS.contains(&field.name())) {

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::answers::Answers;
 use super::parquet;
 use super::row::{Row, RowSource};
-use super::shape::{FINISH_REASON, Malformed, recognise};
+use super::shape::{FINISH_REASON, Malformed, REFERENCE, recognise};
 use crate::error::{Error, Result};
 
 /// What to do with a row that is malformed.
@@ -58,6 +59,26 @@ impl DataSet {
     /// the known formats or if there is no row in any of them; [`Error::Row`] for a malformed row
     /// unless those are skipped.
     pub fn read(files: &[PathBuf], on_bad_row: OnBadRow) -> Result<Self> {
+        Self::read_each(files, on_bad_row, &Ok)
+    }
+
+    /// Reads questions whose reference answers stand in a file of their own, joined by their
+    /// `question_id`. A malformed row is an error.
+    ///
+    /// # Errors
+    /// As [`DataSet::read`], and [`Error::Row`] for a question without an answer there.
+    pub fn read_with_answers(questions: &Path, answers: &Path) -> Result<Self> {
+        let answers = Answers::read(answers)?;
+        let join = |row| answers.join(row);
+        Self::read_each(&[questions.to_owned()], OnBadRow::Fail, &join)
+    }
+
+    /// `prepare` makes of a file's row what is recognised.
+    fn read_each(
+        files: &[PathBuf],
+        on_bad_row: OnBadRow,
+        prepare: &dyn Fn(Value) -> Result<Value, Malformed>,
+    ) -> Result<Self> {
         let mut data = Self {
             files: files.to_vec(),
             ..Self::default()
@@ -68,7 +89,7 @@ impl DataSet {
                     .as_ref()
                     .is_ok_and(|row| row.get(FINISH_REASON).is_some_and(|why| why == "length"));
                 let source = RowSource { file, line };
-                let error = match content.and_then(recognise) {
+                let error = match content.and_then(prepare).and_then(recognise) {
                     Ok(content) => {
                         let row = Row {
                             source,
@@ -147,18 +168,21 @@ impl DataSet {
     }
 }
 
-/// What the key `reference` of a file's rows says, by line: a text or several that the row's answer is
-/// measured against. Rows without it have no entry.
+/// What the key `reference` of a file's rows says, by the row's number from 0: a text or several that the
+/// row's answer is measured against. Rows without it have no entry.
 ///
 /// # Errors
 /// As [`DataSet::read`], and [`Error::Row`] for a `reference` that is neither a text nor a list of
 /// texts. Rows that are no objects are passed over.
 pub fn references(path: &Path) -> Result<HashMap<usize, Vec<String>>> {
     let mut found = HashMap::new();
+    // Not the line: a .json array may hold several rows on one.
+    let mut numbers = 0..;
     each_row(path, &mut |line, row| {
+        let number = numbers.next().unwrap_or_default();
         let Some(value) = row
             .ok()
-            .and_then(|mut row| Some(row.get_mut("reference")?.take()))
+            .and_then(|mut row| Some(row.get_mut(REFERENCE)?.take()))
         else {
             return Ok(());
         };
@@ -173,7 +197,7 @@ pub fn references(path: &Path) -> Result<HashMap<usize, Vec<String>>> {
             .collect();
         match texts {
             Some(texts) if !texts.is_empty() => {
-                found.insert(line, texts);
+                found.insert(number, texts);
                 Ok(())
             }
             _ => Err(Error::Row {
@@ -190,7 +214,7 @@ pub fn references(path: &Path) -> Result<HashMap<usize, Vec<String>>> {
 /// Receives each row's line number with its JSON, or with what is wrong with it.
 pub(crate) type RowSink<'a> = dyn FnMut(usize, Result<Value, Malformed>) -> Result<()> + 'a;
 
-fn each_row(path: &Path, sink: &mut RowSink) -> Result<()> {
+pub(crate) fn each_row(path: &Path, sink: &mut RowSink) -> Result<()> {
     let format = path
         .extension()
         .and_then(|extension| extension.to_str())
@@ -199,11 +223,19 @@ fn each_row(path: &Path, sink: &mut RowSink) -> Result<()> {
         "jsonl" => json_lines(path, sink),
         "json" => json(path, sink),
         "parquet" => parquet::each_row(path, sink),
-        _ => Err(Error::Data {
-            path: path.to_owned(),
-            what: format!("`{format}` is not a known file format"),
-            fix: "use a .jsonl, .json or .parquet file".into(),
-        }),
+        _ => {
+            // That nothing is there, or a folder, says more than its name's ending.
+            open(path)?;
+            let what = match format {
+                "" => "the file's name does not say its format".to_owned(),
+                format => format!("`{format}` is not a known file format"),
+            };
+            Err(Error::Data {
+                path: path.to_owned(),
+                what,
+                fix: "use a .jsonl, .json or .parquet file".into(),
+            })
+        }
     }
 }
 
@@ -235,6 +267,9 @@ fn json_lines(path: &Path, sink: &mut RowSink) -> Result<()> {
         if read == 0 {
             break;
         }
+        if line == 1 {
+            refuse_foreign(path, &bytes)?;
+        }
         let text = if line == 1 {
             without_mark(&bytes)
         } else {
@@ -251,7 +286,44 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
+/// Files of another kind by their first bytes, and what to do with them.
+const FOREIGN: [(&[u8], &str, &str); 6] = [
+    (b"PAR1", "a Parquet file", "let its name end with .parquet"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it with gunzip"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "compressed with zstd",
+        "unpack it with unzstd",
+    ),
+    (
+        b"PK\x03\x04",
+        "a ZIP archive or a spreadsheet",
+        "unpack it, or save its rows as .jsonl",
+    ),
+    (b"\xff\xfe", "text in UTF-16", "save it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
+];
+
+/// Refuses what is no text at all: "not JSON" would be true and no help, and with rows that may be
+/// skipped every line of it would be one.
+fn refuse_foreign(path: &Path, begin: &[u8]) -> Result<()> {
+    match FOREIGN.iter().find(|(mark, ..)| begin.starts_with(mark)) {
+        None => Ok(()),
+        Some((_, kind, fix)) => Err(Error::Data {
+            path: path.to_owned(),
+            what: format!("the file is {kind}, not lines of JSON"),
+            fix: (*fix).to_owned(),
+        }),
+    }
+}
+
 fn parse_line(text: &[u8]) -> Result<Value, Malformed> {
+    if let Err(error) = std::str::from_utf8(text) {
+        return Err(Malformed::new(
+            format!("byte {} of the line is not UTF-8", error.valid_up_to() + 1),
+            "save the file as UTF-8",
+        ));
+    }
     serde_json::from_slice(text.trim_ascii()).map_err(|error| {
         Malformed::new(
             format!("not JSON: {}, column {}", reason(&error), error.column()),
@@ -427,7 +499,11 @@ mod tests {
                 b"{\"q\":\"a\"}",
                 "x.jsonl:1: no known shape has the keys `q`",
             ),
-            ("x.jsonl", b"{\"prompt\":\"\xff\"}", "x.jsonl:1: not JSON: "),
+            (
+                "x.jsonl",
+                b"{\"prompt\":\"\xff\"}",
+                "x.jsonl:1: byte 12 of the line is not UTF-8; save the file as UTF-8",
+            ),
             (
                 "x.json",
                 b"[{\"prompt\":\"a\"},\n\n7]",
@@ -483,6 +559,16 @@ mod tests {
                 "all 2 rows are malformed, the first: ",
             ),
             ("x.csv", b"prompt\na\n", "`csv` is not a known file format"),
+            ("x", b"", "the file's name does not say its format"),
+            // Not as so many malformed lines, which would be skipped.
+            ("x.jsonl", b"\x1f\x8b\x08\n\0", "compressed with gzip"),
+            (
+                "x.json",
+                b"PK\x03\x04\x14",
+                "a ZIP archive or a spreadsheet",
+            ),
+            ("x.jsonl", b"PAR1\x15", "let its name end with .parquet"),
+            ("x.jsonl", b"\xff\xfe{\0", "text in UTF-16"),
         ] {
             let error = read(name, text, OnBadRow::Skip).unwrap_err();
             assert!(matches!(error, Error::Data { .. }), "{error:?}");
@@ -497,12 +583,38 @@ mod tests {
     #[test]
     fn unreadable_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("d.jsonl")).unwrap();
-        for name in ["none.jsonl", "none.json", "none.parquet", "d.jsonl"] {
+        for name in ["d", "d.jsonl"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for (name, fix) in [
+            ("none.jsonl", "check the path"),
+            ("none.json", "check the path"),
+            ("none.parquet", "check the path"),
+            ("none", "check the path"),
+            ("d.jsonl", "name a file"),
+            ("d", "name a file"),
+        ] {
             let error = DataSet::read(&[folder.path().join(name)], OnBadRow::Skip).unwrap_err();
             assert!(matches!(error, Error::Read { .. }), "{error:?}");
             assert!(error.to_string().contains(name), "{error}");
+            assert!(error.to_string().contains(fix), "{error}");
         }
+    }
+
+    /// Two rows of an array may stand on one line.
+    #[test]
+    fn references_belong_to_their_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        let text = "[{\"prompt\":\"a\",\"reference\":\"r\"},{\"prompt\":\"b\"},\
+                    {\"prompt\":\"c\",\"reference\":[\"s\",\"t\"]}]";
+        fs::write(&path, text).unwrap();
+        let found = references(&path).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(
+            (&found[&0][..], &found[&2][..]),
+            (&["r".into()][..], &["s".into(), "t".into()][..])
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! | `instruction`, `input`? | a prompt |
 //! | `prompt`, an answer | a completion |
 //! | `prompt` | a prompt |
+//! | `turns`, an answer | a completion |
+//! | `turns` | a prompt |
 //! | `text` | text for language modelling |
 //!
 //! - An *answer* is the first present of `output`, `completion`, `response`: a string, a list of
@@ -23,10 +25,13 @@
 //!   or lists of messages that end with the assistant's; messages before the last are then the
 //!   prompt, and must be the same in both. An answer beside them is kept as the references.
 //! - A prompt that is a list of messages is taken as messages.
+//! - `turns`, FastChat's name, is a list of one question. The answer to a second one depends on what was
+//!   said to the first.
 
 use distil_model::chat_template::Message;
 use serde_json::{Map, Value};
 
+use super::answers::QUESTION;
 use super::row::{Content, Prompt};
 
 /// Why an object is no row.
@@ -47,13 +52,20 @@ impl Malformed {
     }
 }
 
-const ANSWERS: [&str; 3] = ["output", "completion", "response"];
+pub(crate) const ANSWERS: [&str; 3] = ["output", "completion", "response"];
 
 /// Why an answer ended, as `generate` writes it; says nothing of a row's shape.
 pub(crate) const FINISH_REASON: &str = "finish_reason";
 
+/// What an answer of the row is measured against, where it is not a good one itself; see
+/// [`references`](super::read::references).
+pub(crate) const REFERENCE: &str = "reference";
+
+/// The keys that are read and say nothing of a row's shape.
+pub(crate) const BESIDE: [&str; 3] = [FINISH_REASON, REFERENCE, QUESTION];
+
 /// The keys that decide what a row is; all others are ignored.
-pub(crate) const KEYS: [&str; 11] = [
+pub(crate) const KEYS: [&str; 12] = [
     "messages",
     "instruction",
     "input",
@@ -64,6 +76,7 @@ pub(crate) const KEYS: [&str; 11] = [
     "response",
     "chosen",
     "rejected",
+    "turns",
     "text",
 ];
 
@@ -105,7 +118,7 @@ pub(crate) fn recognise(value: Value) -> Result<Content, Malformed> {
     ))
 }
 
-/// `instruction` with its `input`, or `prompt`, whichever the row has.
+/// `instruction` with its `input`, `prompt` or `turns`, whichever the row has.
 fn single_prompt(row: &mut Map<String, Value>) -> Result<Option<Prompt>, Malformed> {
     if let Some(instruction) = row.remove("instruction") {
         let instruction = string("instruction", instruction)?;
@@ -117,7 +130,7 @@ fn single_prompt(row: &mut Map<String, Value>) -> Result<Option<Prompt>, Malform
         return Ok(Some(Prompt::Instruction { instruction, input }));
     }
     match row.remove("prompt") {
-        None => Ok(None),
+        None => row.remove("turns").map(only_turn).transpose(),
         Some(value @ Value::Array(_)) => {
             let messages = messages("prompt", value)?;
             if messages.is_empty() {
@@ -129,6 +142,21 @@ fn single_prompt(row: &mut Map<String, Value>) -> Result<Option<Prompt>, Malform
             Ok(Some(Prompt::Messages(messages)))
         }
         Some(value) => Ok(Some(Prompt::Raw(string("prompt", value)?))),
+    }
+}
+
+/// The question of `turns`.
+fn only_turn(value: Value) -> Result<Prompt, Malformed> {
+    let turns = match value {
+        Value::Array(turns) => turns,
+        value => vec![value],
+    };
+    match <[Value; 1]>::try_from(turns) {
+        Ok([turn]) => Ok(Prompt::Raw(string("turns", turn)?)),
+        Err(turns) => Err(Malformed::new(
+            format!("`turns` has {} questions", turns.len()),
+            "keep one of them: what answers a second one depends on the answer to the first",
+        )),
     }
 }
 
@@ -385,6 +413,14 @@ mod tests {
             ),
             (json!({"prompt": "P"}), Content::Prompt(raw())),
             (
+                json!({"question_id": 1, "category": "c", "turns": ["P"]}),
+                Content::Prompt(raw()),
+            ),
+            (
+                json!({"turns": ["P"], "response": "O", "text": "T"}),
+                completion(raw(), &["O"]),
+            ),
+            (
                 json!({"instruction": "I"}),
                 Content::Prompt(instruction("I", "")),
             ),
@@ -467,6 +503,9 @@ mod tests {
             (json!({"prompt": null}), "keys `prompt`"),
             (json!({"prompt": 3}), "`prompt` is a number, not a string"),
             (json!({"prompt": []}), "`prompt` is an empty list"),
+            (json!({"turns": ["a", "b"]}), "`turns` has 2 questions"),
+            (json!({"turns": []}), "`turns` has 0 questions"),
+            (json!({"turns": [3]}), "`turns` is a number"),
             (
                 json!({"prompt": "P", "completion": []}),
                 "`completion` is an empty list",

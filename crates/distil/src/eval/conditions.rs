@@ -26,7 +26,7 @@ use crate::error::Result;
 /// What answers depend on, beside the row and the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
-    /// sha256 of the data file.
+    /// sha256 of the data, see [`data_sha256`].
     pub data_sha256: String,
     /// sha256 of the model's weights file, or of the list of its files' if there are several.
     pub weights_sha256: String,
@@ -140,11 +140,20 @@ pub fn config_sha256(model: &Model) -> Result<Option<String>> {
     Ok(Some(of_list(&files)))
 }
 
-/// The sha256 of a file.
+/// The sha256 of a data file, or, where its references stand in a file of their own, of the digests of
+/// both.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn file_sha256(path: &Path) -> Result<String> {
+/// A file cannot be read.
+pub fn data_sha256(data: &Path, references: Option<&Path>) -> Result<String> {
+    let data = file_sha256(data)?;
+    match references {
+        None => Ok(data),
+        Some(references) => Ok(hash([data, file_sha256(references)?].into_iter())),
+    }
+}
+
+fn file_sha256(path: &Path) -> Result<String> {
     crate::train::sha256_of(path)
 }
 

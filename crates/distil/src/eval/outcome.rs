@@ -15,7 +15,8 @@
 //!   "by_row": {name: {"rows": […], "sums": [[…]]}} }      of references, for comparisons
 //! ```
 //!
-//! What was not asked for is absent. A value that is not finite is `null`, and so is an interval or a
+//! `"references"` is the file of the references where they have one of their own, and else absent, as is
+//! what was not asked for. A value that is not finite is `null`, and so is an interval or a
 //! deviation that is not defined (of one row, of one seed, of distinct-n).
 
 use std::path::PathBuf;
@@ -134,6 +135,8 @@ pub struct Subject {
     pub teacher: Option<String>,
     /// The data file.
     pub data: PathBuf,
+    /// The file of its references, if they have one of their own.
+    pub references: Option<PathBuf>,
 }
 
 /// The evaluation's file as JSON.
@@ -151,7 +154,7 @@ pub fn to_json(subject: &Subject, header: &Header, measured: &Measured) -> Value
             })
         })
         .collect();
-    json!({
+    let mut object = json!({
         "format": FORMAT,
         "name": subject.name,
         "model": subject.model,
@@ -172,7 +175,11 @@ pub fn to_json(subject: &Subject, header: &Header, measured: &Measured) -> Value
         "buckets": buckets,
         "exposure_bias": measured.exposure_bias,
         "by_row": measured.by_row,
-    })
+    });
+    if let Some(references) = &subject.references {
+        object["references"] = json!(references);
+    }
+    object
 }
 
 fn metrics(metrics: &[(String, Summary)]) -> Map<String, Value> {

@@ -1,7 +1,7 @@
 //! Largest use of the disk, by use.
 //!
 //! ```text
-//! (keep_last + best + the one being written) · 12P (checkpoints) + 4P (student)
+//! min(keep_last + best + the one being written, all that are saved) · 12P (checkpoints) + 4P (student)
 //! ```
 //!
 //! A checkpoint holds the P weights and AdamW's two moments. A third network of R parameters adds 12R to
@@ -12,9 +12,15 @@ use super::texts::{Text, Texts};
 use super::{F32, Part};
 use crate::config::Config;
 
-pub(super) fn disk(config: &Config, networks: &Networks<'_>) -> Vec<Part> {
+/// `steps`: those of the run.
+pub(super) fn disk(config: &Config, networks: &Networks<'_>, steps: usize) -> Vec<Part> {
     let parameters = networks.student.size() as u64;
-    let kept = (config.train.keep_last + usize::from(config.train.keep_best) + 1) as u64;
+    let train = &config.train;
+    let saved = match train.checkpoint_every {
+        0 => 1,
+        every => steps.div_ceil(every),
+    };
+    let kept = saved.min(train.keep_last + usize::from(train.keep_best) + 1) as u64;
     let part = |what, numbers: u64| Part {
         what,
         bytes: numbers * F32,

@@ -161,7 +161,7 @@ impl Page {
 /// Characters that would not be seen, or would change how others are.
 fn is_hidden(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -213,8 +213,11 @@ mod tests {
     /// A file must not clear the screen of whoever looks at it, nor turn its text round.
     #[test]
     fn control_characters_are_written_out() {
-        let row = row("a\x1b[2Jb\r\tc\u{202e}d", None);
-        assert_eq!(lines(&row, false), ["  │ a\\u{1b}[2Jb\\r\\tc\\u{202e}d"]);
+        let row = row("a\x1b[2Jb\r\tc\u{202e}d\u{2028}e", None);
+        assert_eq!(
+            lines(&row, false),
+            ["  │ a\\u{1b}[2Jb\\r\\tc\\u{202e}d\\u{2028}e"]
+        );
         assert!(!lines(&row, true)[0].contains('\x1b'));
     }
 

@@ -43,8 +43,8 @@ pub(super) struct Peak {
     pub(super) at_once: usize,
     /// Whether a step has several micro-batches: their gradients are added up.
     pub(super) several: bool,
-    /// The longest prompt with its answer, if anything is sampled.
-    pub(super) answered: Option<usize>,
+    /// Tokens of all sequences that are sampled at once, prompts included, if anything is sampled.
+    pub(super) sampled: Option<usize>,
 }
 
 pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Vec<Part> {
@@ -62,7 +62,7 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
             "activations kept for the backward pass",
             peak.at_once as u64 * activations(student, config.train.recompute),
         ),
-        part("logits of a chunk", 2 * (16 << 20)),
+        part("logits of a chunk", 2 * chunk_logits(student, peak.at_once)),
     ];
     if peak.several {
         let layers = layer_weights(student) as u64;
@@ -102,7 +102,7 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
         };
         parts.push(part(third.what[0], copies * third.parameters()));
     }
-    if let Some(longest) = peak.answered {
+    if let Some(tokens) = peak.sampled {
         let sampling = config.student.sampling_precision;
         let of_student = cache(student, sampling);
         let of_teacher = |teacher: &Llama| cache(teacher, teacher.precision().into());
@@ -118,10 +118,16 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
         };
         parts.push(Part {
             what: "keys and values while sampling",
-            bytes: config.eval.batch as u64 * longest as u64 * each,
+            bytes: tokens as u64 * each,
         });
     }
     parts
+}
+
+/// Logits that the head has at once: its own limit, or those of all positions if they are fewer.
+fn chunk_logits(network: &Llama, positions: usize) -> u64 {
+    const MOST: u64 = 16 << 20;
+    MOST.min(positions as u64 * network.config().vocabulary as u64)
 }
 
 /// Bytes a token in the cache of keys and values.
@@ -155,11 +161,11 @@ mod tests {
     use super::*;
     use crate::testing::tiny_network;
 
-    fn peak(at_once: usize, answered: Option<usize>) -> Peak {
+    fn peak(at_once: usize, sampled: Option<usize>) -> Peak {
         Peak {
             at_once,
             several: false,
-            answered,
+            sampled,
         }
     }
 
@@ -169,7 +175,7 @@ mod tests {
         let parameters = network.size() as u64;
         let config = config("method.name = \"kd\"\ntrain.keep_last = 3\neval.batch = 5\n");
         let networks = networks(&config.method, &network, Some(&network));
-        let parts = memory(&config, &networks, peak(100, Some(40)));
+        let parts = memory(&config, &networks, peak(100, Some(5 * 40)));
         let bytes = |what: &str| bytes_of(&parts, what).unwrap();
         assert_eq!(bytes("student's weights"), 4 * parameters);
         assert_eq!(bytes("AdamW"), 8 * parameters);
@@ -178,6 +184,10 @@ mod tests {
         assert_eq!(bytes("activations"), 4 * 100 * (2 * (64 + 48 + 72) + 32));
         // Keys and values of 2 heads of 4 in two layers, for 5 rows of 40 tokens.
         assert_eq!(bytes("keys and values"), 4 * 5 * 40 * (2 * 2 * 4 * 2));
+        // 100 positions of a vocabulary of 24; no more than the limit where there are many.
+        assert_eq!(bytes("logits"), 2 * 4 * 100 * 24);
+        let many = memory(&config, &networks, peak(1 << 30, None));
+        assert_eq!(bytes_of(&many, "logits"), Some(2 * 4 * (16 << 20)));
         // Of the student twice and of the teacher, on machines that pack f32.
         let packed = 3 * 24 * 16 * packed_bytes(kernels::Precision::F32) as u64;
         assert_eq!(bytes_of(&parts, "heads packed").unwrap_or(0), packed);
@@ -189,8 +199,10 @@ mod tests {
         let several = memory(&config, &networks, several);
         let own = bytes_of(&several, "a micro-batch's own gradient").unwrap();
         assert_eq!(own, 4 * layer_weights(&network) as u64);
-        assert_eq!(disk(&config, &networks)[0].bytes, 4 * 12 * parameters);
-        assert_eq!(disk(&config, &networks).len(), 2);
+        assert_eq!(disk(&config, &networks, 1000)[0].bytes, 4 * 12 * parameters);
+        assert_eq!(disk(&config, &networks, 1000).len(), 2);
+        // Saved after step 50 and after the last.
+        assert_eq!(disk(&config, &networks, 51)[0].bytes, 2 * 12 * parameters);
         let nothing_sampled = memory(&config, &networks, peak(100, None));
         assert_eq!(bytes_of(&nothing_sampled, "keys and values"), None);
     }
@@ -227,7 +239,7 @@ mod tests {
             let parts = memory(&config, &networks, peak(100, None));
             assert_eq!(bytes_of(&parts, what), Some(memory_bytes), "{text}");
             // The last checkpoint and the one being written.
-            let parts = disk(&config, &networks);
+            let parts = disk(&config, &networks, 1000);
             assert_eq!(bytes_of(&parts, what), Some(2 * disk_bytes), "{text}");
         }
         for text in ["name = \"llmr\"", "name = \"kd\""] {

@@ -76,6 +76,21 @@ pub(super) fn trained_texts(method: &Method) -> Sequences {
     texts
 }
 
+/// What a large step consists of, if not of all that the student is trained on: the responses of a step
+/// of GKD and of DistiLLM are all the data's or all the student's.
+fn kinds_of_step(method: &Method) -> Vec<Sequences> {
+    let alone = |text| vec![(text, 1.0)];
+    match method {
+        Method::Gkd(_) => {
+            let some = trained_texts(method).into_iter();
+            let some = some.filter(|(_, share)| *share > 0.0);
+            some.map(|(text, _)| alone(text)).collect()
+        }
+        Method::DistiLlm(_) => vec![alone(Text::Data), alone(Text::Sampled)],
+        _ => vec![trained_texts(method)],
+    }
+}
+
 /// The samples that the network which the student plays against is asked about: the teacher's and the
 /// student's.
 pub(super) fn opponent_samples(method: &Method) -> Sequences {
@@ -172,13 +187,14 @@ pub(super) struct Texts {
 
 impl Texts {
     /// Of what was loaded. Responses that are to be sampled have the length that is allowed them,
-    /// `new_tokens`.
+    /// `new_tokens`, as far as the `context` of the models reaches.
     pub(super) fn of(
         examples: &[Example],
         prompts: &[PromptExample],
         pairs: &[PairExample],
         corpus: &[Example],
         new_tokens: usize,
+        context: usize,
     ) -> Self {
         let lengths = |example: &Example| (example.prompt.len(), example.response.len());
         // An epoch goes over the pairs or the prompts where there are any; examples beside them are
@@ -193,7 +209,10 @@ impl Texts {
             data: Lengths::of(examples.iter().map(lengths)),
             chosen: Lengths::of(pairs.iter().map(|pair| lengths(&pair.chosen))),
             rejected: Lengths::of(pairs.iter().map(|pair| lengths(&pair.rejected))),
-            sampled: Lengths::of(asked.iter().map(|&prompt| (prompt, new_tokens))),
+            sampled: Lengths::of(asked.iter().map(|&prompt| {
+                let room = context.saturating_sub(prompt);
+                (prompt, new_tokens.min(room))
+            })),
             corpus: Lengths::of(corpus.iter().map(lengths)),
         }
     }
@@ -212,6 +231,17 @@ impl Texts {
     pub(super) fn sum(&self, sequences: &[(Text, f64)], of: impl Fn(&Lengths) -> f64) -> f64 {
         let each = |&(text, count): &(Text, f64)| count * of(self.lengths(text));
         sequences.iter().map(each).sum()
+    }
+
+    /// Tokens of a large step of `rows` rows: some have more than the average.
+    pub(super) fn largest_step(&self, method: &Method, rows: f64) -> usize {
+        let large = |sequences: &Sequences| {
+            let tokens = rows * self.sum(sequences, Lengths::tokens);
+            let variance = rows * self.sum(sequences, |lengths| lengths.variance);
+            // A cast from a float saturates.
+            (tokens + 3.0 * variance.sqrt()) as usize
+        };
+        kinds_of_step(method).iter().map(large).max().unwrap_or(0)
     }
 
     /// The longest sequence that the method trains on or samples, in tokens.
@@ -281,7 +311,7 @@ mod tests {
             rejected: example(prompt, rejected),
         };
         let pairs = [pair(4, 2, 8), pair(6, 4, 2)];
-        let texts = Texts::of(&[], &[], &pairs, &[], 10);
+        let texts = Texts::of(&[], &[], &pairs, &[], 10, 1000);
         assert_eq!(texts.rows, 2);
         let dpkd = method("name = \"dpkd\"\npairs = \"data\"");
         let trained = trained_texts(&dpkd);
@@ -294,6 +324,26 @@ mod tests {
         assert_eq!(texts.longest(&pbkd), 16);
     }
 
+    /// The mean of both kinds is a step that never comes.
+    #[test]
+    fn a_large_step_is_of_one_kind() {
+        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 20, 1000);
+        let of = |text: &str| texts.largest_step(&method(text), 3.0);
+        assert_eq!(of("name = \"gkd\"\nstudent_share = 0.25"), 3 * 24);
+        assert_eq!(of("name = \"gkd\"\nstudent_share = 0.0"), 3 * 10);
+        assert_eq!(of("name = \"distillm\""), 3 * 24);
+        // A policy gradient on samples, and the data's responses in the same step.
+        assert_eq!(of("name = \"minillm\""), 3 * (24 + 10));
+    }
+
+    #[test]
+    fn samples_end_where_the_context_does() {
+        let texts = Texts::of(&[example(4, 6), example(8, 6)], &[], &[], &[], 20, 10);
+        assert_eq!((texts.sampled.response, texts.sampled.longest), (4.0, 10));
+        let over = Texts::of(&[example(4, 6)], &[], &[], &[], 20, 3);
+        assert_eq!(over.sampled.response, 0.0);
+    }
+
     #[test]
     fn an_epoch_goes_over_the_prompts_where_examples_are_for_another_term() {
         let prompt = PromptExample {
@@ -303,7 +353,7 @@ mod tests {
             row: 0,
         };
         let examples = [example(1, 2), example(1, 4), example(1, 30)];
-        let texts = Texts::of(&examples, &[prompt], &[], &[], 5);
+        let texts = Texts::of(&examples, &[prompt], &[], &[], 5, 1000);
         assert_eq!((texts.rows, texts.data.response), (1, 12.0));
         let minillm = method("name = \"minillm\"");
         assert_eq!(texts.longest(&minillm), 31);

@@ -106,9 +106,10 @@ impl Work<'_> {
         seconds += rows * computing;
         let batch = self.config.eval.batch;
         let precision = self.config.student.sampling_precision.into();
-        let answers = rows * answers;
+        // A step samples for all its rows or for none.
+        let (share, answers) = (answers.min(1.0), rows * answers.max(1.0));
         let sampled = &texts.sampled;
-        seconds += self.sampling(networks.student, precision, answers, sampled, batch);
+        seconds += share * self.sampling(networks.student, precision, answers, sampled, batch);
         if let (Method::MiniLlm(settings), Some(teacher)) = (method, networks.teacher)
             && settings.teacher_mix > 0.0
         {
@@ -178,8 +179,11 @@ impl Work<'_> {
             false => set.prompts.len().min(settings.samples),
         };
         let asked = set.prompts.iter().take(answers);
-        let lengths = Lengths::of(asked.map(|p| (p.prompt.len(), settings.max_new_tokens)));
         let student = self.networks.student;
+        let lengths = Lengths::of(asked.map(|p| {
+            let room = student.config().context.saturating_sub(p.prompt.len());
+            (p.prompt.len(), settings.max_new_tokens.min(room))
+        }));
         let precision = self.config.student.sampling_precision.into();
         let mut seconds =
             self.sampling(student, precision, answers as f64, &lengths, settings.batch);
@@ -256,7 +260,7 @@ mod tests {
     /// Of a step of two rows and before the first, with a teacher like the student.
     fn seconds(text: &str) -> [f64; 2] {
         let (network, machine) = (tiny_network(1), machine());
-        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6);
+        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6, 1000);
         let config = config(text);
         let networks = networks(&config.method, &network, Some(&network));
         let work = Work {
@@ -285,6 +289,27 @@ mod tests {
         // Several answers take as much longer.
         let [_, thrice] = seconds("name = \"seqkd\"\nsamples_per_prompt = 3");
         assert!(thrice > once && thrice < 3.1 * once, "{thrice} {once}");
+    }
+
+    /// Half of the steps sample for both rows: half of the time, since one row alone would take as long
+    /// as two where reading the weights is what takes it.
+    #[test]
+    fn steps_that_sample_are_whole() {
+        let (network, machine) = (tiny_network(1), machine());
+        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6, 1000);
+        let config = config("[method]\nname = \"gkd\"\nstudent_share = 0.5\n");
+        let networks = networks(&config.method, &network, Some(&network));
+        let work = Work {
+            config: &config,
+            networks: &networks,
+            texts: &texts,
+            machine: &machine,
+        };
+        let both = work.sampling(&network, network.precision(), 2.0, &texts.sampled, 32);
+        // The texts are equally long, so training takes the same in every step.
+        let trained = seconds("[method]\nname = \"kd\"\n")[0];
+        let found = work.step(2.0) - trained;
+        assert!((found / both - 0.5).abs() < 1e-9, "{found} {both}");
     }
 
     /// Offline, the student answers once, too, and the reward model is fitted.
@@ -320,7 +345,7 @@ mod tests {
     #[test]
     fn each_network_takes_the_time_of_its_own_precision() {
         let (network, machine) = (tiny_network(1), machine());
-        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6);
+        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6, 1000);
         let config = config("[method]\nname = \"kd\"\n");
         let rounded = network.clone().in_precision(kernels::Precision::Bf16);
         let of = |student: &Llama, teacher: &Llama| {

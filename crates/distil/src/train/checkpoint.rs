@@ -15,6 +15,9 @@ use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::method::Method;
 
+/// What to do about a checkpoint that cannot be read.
+const DAMAGED: &str = "remove this checkpoint's folder to resume from the one before";
+
 /// What a run knows besides weights and moments.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
@@ -112,6 +115,19 @@ fn steps(run: &Path) -> Vec<usize> {
         .collect()
 }
 
+/// Opens a checkpoint's model, on the device of `like`.
+///
+/// # Errors
+/// [`Error::Run`] if it is damaged.
+pub(crate) fn open(run: &Path, step: usize, like: &Model) -> Result<Model> {
+    let path = path_of(run, step);
+    Model::open(&path, &like.network.device()).map_err(|error| Error::Run {
+        what: format!("the checkpoint's model is damaged ({error})"),
+        fix: DAMAGED.into(),
+        path,
+    })
+}
+
 /// Reads `state.json` of a step.
 pub(crate) fn read_state(run: &Path, step: usize) -> Result<State> {
     let path = path_of(run, step).join("state.json");
@@ -122,7 +138,7 @@ pub(crate) fn read_state(run: &Path, step: usize) -> Result<State> {
     serde_json::from_str(&text).map_err(|e| Error::Run {
         path,
         what: format!("the checkpoint's state is damaged ({e})"),
-        fix: "remove this checkpoint's folder to resume from the one before".into(),
+        fix: DAMAGED.into(),
     })
 }
 

@@ -173,8 +173,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     folder.same_inputs(&sha256)?;
     let mut state = match newest {
         Some(step) => {
-            let path = checkpoint::path_of(run.out, step);
-            let student = Model::open(&path, &material.student.network.device())?;
+            let student = checkpoint::open(run.out, step, &material.student)?;
             material.student = setup::in_training(student, config);
             events(Event::Note(&format!("continuing after step {step}")));
             let mut state = checkpoint::read_state(run.out, step)?;
@@ -558,8 +557,7 @@ impl Trainer<'_> {
             Some(best) if best.step != self.state.step => {
                 let text = format!("the student is the best checkpoint, of step {}", best.step);
                 events(Event::Note(&text));
-                let path = checkpoint::path_of(self.run.out, best.step);
-                Model::open(&path, &self.student.network.device())?
+                checkpoint::open(self.run.out, best.step, &self.student)?
             }
             _ => self.model(),
         };

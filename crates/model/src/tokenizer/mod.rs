@@ -103,7 +103,14 @@ impl Tokenizer {
         );
         let chat_template = chat_template_source(&config)
             .map(|source| ChatTemplate::new(source, &special))
-            .transpose()?;
+            .transpose()
+            .map_err(|error| ModelError::Format {
+                path: path.to_owned(),
+                what: error.to_string(),
+                fix: "correct it in tokenizer_config.json or chat_template.jinja, or fetch the model \
+                      again"
+                    .to_owned(),
+            })?;
         let size = tokenizer
             .get_vocab(true)
             .into_values()
@@ -304,8 +311,13 @@ fn special_tokens(config: &Map<String, Value>) -> BTreeMap<String, String> {
 }
 
 /// The chat template of a `tokenizer_config.json`: a string, or of several named ones `default`
-/// or the only one.
+/// or the only one. A blank one is none: it would ask the model nothing, whatever the prompt.
 fn chat_template_source(config: &Map<String, Value>) -> Option<&str> {
+    let source = written_template(config)?;
+    (!source.trim().is_empty()).then_some(source)
+}
+
+fn written_template(config: &Map<String, Value>) -> Option<&str> {
     let named: Vec<(&str, &str)> = match config.get("chat_template")? {
         Value::String(source) => return Some(source),
         Value::Object(templates) => templates

@@ -317,6 +317,11 @@ fn damage_is_named() {
             "eos_token `<x>` is not in the vocabulary",
         ),
         ("chat_template.jinja", "{% if %}", "chat template: line 1"),
+        (
+            "chat_template.jinja",
+            "{% if %}",
+            "correct it in tokenizer_config.json or chat_template.jinja",
+        ),
     ] {
         let message = message(&[(file, text)]);
         assert!(message.contains(expected), "{message}");

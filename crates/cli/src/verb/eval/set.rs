@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use distil::data::example::{Example, PromptExample};
 use distil::data::read::DataSet;
 use distil::eval::conditions::{
-    Conditions, Header, config_sha256, file_sha256, tokenizer_sha256, weights_sha256,
+    Conditions, Header, config_sha256, data_sha256, tokenizer_sha256, weights_sha256,
 };
 use distil::eval::evaluate::EvalSet;
 use distil::eval::exposure::usual_lengths;
@@ -116,7 +116,7 @@ impl Prepared {
         let header = Header {
             format: FORMAT,
             conditions: Conditions {
-                data_sha256: file_sha256(&set.data)?,
+                data_sha256: data_sha256(&set.data, set.references.as_deref())?,
                 weights_sha256: sha256.weights.clone(),
                 tokenizer_sha256: sha256.tokenizer.clone(),
                 config_sha256: sha256.config.clone(),
@@ -127,12 +127,8 @@ impl Prepared {
             teacher_sha256: sha256.teacher.clone(),
             runs: protocol.needed_runs().to_vec(),
         };
-        let file = format!("{}.json", set.name);
         let out = arguments.out.as_ref();
-        let out = out.map(|out| match arguments.suite {
-            Some(_) => out.join(file),
-            None => out.clone(),
-        });
+        let out = out.map(|out| super::file_of(arguments, out, &set));
         let kept = match &out {
             Some(out) => {
                 output::check_file(out, true)?;
@@ -146,6 +142,7 @@ impl Prepared {
                 model: arguments.model.clone().unwrap_or_default(),
                 teacher: arguments.teacher.clone(),
                 data: set.data,
+                references: set.references,
             },
             rows,
             protocol,

@@ -91,6 +91,7 @@ impl Home {
             model: "m".into(),
             teacher: None,
             data: "d.jsonl".into(),
+            references: None,
         };
         kept.finish(&subject, header, &measured)?;
         Ok(made)

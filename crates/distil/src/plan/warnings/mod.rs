@@ -6,10 +6,10 @@
 //! | file | |
 //! |---|---|
 //! | `ends.rs` | responses without EOS, with EOS or other special tokens inside, or with another end than the chat template's |
-//! | `overlap.rs` | evaluation rows that are trained on, rows that stand there twice, pairs of one response |
+//! | `overlap.rs` | evaluation rows that are trained on, rows that stand there twice, pairs of one response, prompts that ask nothing |
 //! | `templates.rs` | teacher and student that read the same prompt differently, BOS twice, padding that is EOS |
 //! | `lengths.rs` | many rows left out, answers that will be cut off |
-//! | `settings.rs` | learning rate, number of held-out rows, sampling, batch |
+//! | `settings.rs` | learning rate, number of held-out rows, sampling, batch, a student that is its teacher, memory |
 
 mod ends;
 mod lengths;
@@ -21,6 +21,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub(super) use settings::too_little_memory;
+
+use super::context;
 use super::place::Place;
 use crate::config::{Config, Start};
 use crate::data::counts::LeftOut;
@@ -29,6 +32,7 @@ use crate::data::read::DataSet;
 use crate::data::row::{Prompt, Row};
 use crate::data::template::Template;
 use crate::error::Result;
+use crate::eval::metric::{MetricInfo, metric};
 use crate::train::Setup;
 
 /// How sure it is that something is wrong.
@@ -157,6 +161,7 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
     let all_prompts: Vec<(usize, &[u32])> = prompts.chain(of_examples).chain(of_pairs).collect();
     found.push(templates::bos_twice(train, &all_prompts, tokenizer)?);
     found.push(templates::pad_is_eos(tokenizer, eos)?);
+    found.push(overlap::empty_prompts(train, &used));
 
     let template = Template::new(&config.data.template, tokenizer.chat_template())?;
     let measured = |reason: LeftOut| -> Result<Vec<usize>> {
@@ -201,7 +206,10 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
         let key = "method.max_new_tokens";
         found.push(lengths::over_the_context(key, most, prompts.max(), context));
     }
-    if let (Some(set), Some(data)) = (&setup.eval, &sources.held_out) {
+    let of_answers = |name: &String| metric(name).is_some_and(MetricInfo::needs_answers);
+    if let (Some(set), Some(data)) = (&setup.eval, &sources.held_out)
+        && config.eval.metrics.iter().any(of_answers)
+    {
         let most = config.eval.max_new_tokens;
         let asked: Vec<usize> = set.prompts.iter().map(|prompt| prompt.row).collect();
         let references = references(data, &asked);
@@ -216,6 +224,8 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
         let prompts = set.prompts.iter().map(|prompt| prompt.prompt.len());
         let context = material.student.network.config().context;
         found.push(lengths::over_the_context(key, most, prompts.max(), context));
+    }
+    if let Some(set) = &setup.eval {
         let measured = set.prompts.len().max(set.examples.len());
         found.push(settings::few_held_out(measured));
     }
@@ -223,6 +233,11 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
     let lost_layers = matches!(config.student.start, Start::Prune(_)) && !continues;
     found.push(settings::learning_rate(config, lost_layers));
     found.push(settings::sampling(&config.method));
+    if !continues {
+        let teacher = material.teacher.as_ref();
+        let layers = teacher.map(|teacher| teacher.network.config().layers);
+        found.push(settings::same_model(config, layers));
+    }
     let epoch = match (material.pairs.len(), material.prompts.len()) {
         (0, 0) => material.examples.len(),
         (0, prompts) => prompts * config.method.teacher_answers().max(1),
@@ -295,14 +310,6 @@ fn references<'a>(data: &'a DataSet, rows: &[usize]) -> Vec<(usize, &'a str)> {
         Some((row, &references.first()?[..]))
     };
     rows.iter().filter_map(reference).collect()
-}
-
-/// Tokens of the shorter context of both models.
-fn context(setup: &Setup) -> usize {
-    let material = &setup.material;
-    let models = material.teacher.iter().chain([&material.student]);
-    let contexts = models.map(|model| model.network.config().context);
-    contexts.min().unwrap_or(usize::MAX)
 }
 
 /// The row with this number.

@@ -182,6 +182,27 @@ pub(super) fn pairs_of_one_response(train: &DataSet, pairs: &[PairExample]) -> O
     Some(Warning::new("pairs_of_one_response", what, fix).rows(count, place))
 }
 
+/// Rows whose prompt has no words: the student learns what to say to nothing.
+pub(super) fn empty_prompts(train: &DataSet, used: &[usize]) -> Option<Warning> {
+    let nothing = Words::of([]);
+    let is_empty = |&&number: &&usize| {
+        let content = row(train, number).map(|row| &row.content);
+        let asking = content.filter(|content| content.prompt().is_some());
+        asking.is_some_and(|content| Words::asked(content) == nothing)
+    };
+    let mut found = used.iter().filter(is_empty);
+    let first = found.next()?;
+    let count = 1 + found.count();
+    let what = format!(
+        "{count} of {} training rows ({}) have an empty prompt",
+        used.len(),
+        percent(count, used.len())
+    );
+    let fix = "give them a prompt, remove them, or write them as `text` if nothing is to be asked";
+    let place = Place::of_row(train, *first);
+    Some(Warning::new("empty_prompts", what, fix).rows(count, place))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -262,6 +283,24 @@ mod tests {
         let few = data("x.jsonl", &rows);
         let all: Vec<usize> = (0..1000).collect();
         assert_eq!(repeated(&few, &all, false), None);
+    }
+
+    #[test]
+    fn prompts_without_words_are_counted() {
+        let train = data(
+            "d/train.jsonl",
+            &[
+                json!({"prompt": "a", "response": "b"}),
+                json!({"text": " "}),
+                json!({"prompt": " \n", "response": "b"}),
+                json!({"instruction": "", "input": "x", "output": "b"}),
+                json!({"messages": [{"role": "user", "content": ""}]}),
+            ],
+        );
+        let found = empty_prompts(&train, &[0, 1, 2, 3, 4]).unwrap();
+        assert_eq!(found.rows, Some(2));
+        assert!(found.to_string().contains("d/train.jsonl:3"), "{found}");
+        assert_eq!(empty_prompts(&train, &[0, 1, 3]), None);
     }
 
     #[test]

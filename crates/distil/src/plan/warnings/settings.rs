@@ -1,7 +1,8 @@
 //! Values of the configuration that are allowed and seldom meant.
 
+use super::super::bytes;
 use super::Warning;
-use crate::config::{Config, Method};
+use crate::config::{Config, Method, Prune, Start};
 
 /// Ten times what the examples use for a policy gradient, and for everything else.
 const HIGH: [f64; 2] = [1e-4, 2e-3];
@@ -118,6 +119,46 @@ pub(super) fn batch_over_rows(batch: usize, rows: usize) -> Option<Warning> {
     })
 }
 
+/// A student that is its teacher, for methods whose loss is the distance of the two and nothing else.
+/// `layers`: the teacher's.
+pub(super) fn same_model(config: &Config, layers: Option<usize>) -> Option<Warning> {
+    let ce_share = match &config.method {
+        Method::Kd(settings) => settings.term.ce_share,
+        Method::Gkd(settings) => settings.term.ce_share,
+        Method::DistiLlm(settings) => settings.term.ce_share,
+        _ => return None,
+    };
+    let (teacher, layers) = (config.teacher.as_ref()?, layers?);
+    let is_same = match &config.student.start {
+        Start::Prune(Prune::Layers(kept)) => *kept == layers,
+        Start::Prune(Prune::Keep(kept)) => kept.len() == layers,
+        Start::Model(student) => *student == teacher.model,
+    };
+    (is_same && ce_share == 0.0).then(|| {
+        Warning::new(
+            "same_model",
+            "the student begins as the whole teacher: their distributions are the same, and there is \
+             nothing to learn",
+            "keep fewer layers (student.prune.layers), or name another student.model",
+        )
+    })
+}
+
+/// A run that needs more memory than there is. `free`: what this machine has left, if it says so.
+pub(in super::super) fn too_little_memory(needed: u64, free: Option<u64>) -> Option<Warning> {
+    let free = free.filter(|&free| free < needed)?;
+    Some(Warning::new(
+        "too_little_memory",
+        format!(
+            "the run needs about {} of memory, and this machine has {} left: the system may end it",
+            bytes(needed),
+            bytes(free)
+        ),
+        "end other programs, lower train.micro_batch_tokens or eval.batch, set train.recompute = true, \
+         or choose smaller models",
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::{config, method};
@@ -141,6 +182,30 @@ mod tests {
         ] {
             assert_eq!(of(name, rate, lost), level, "{name} {rate}");
         }
+    }
+
+    #[test]
+    fn a_student_that_is_its_teacher_has_nothing_to_learn() {
+        let of = |text: &str| same_model(&config(text), Some(2)).is_some();
+        // The tests' configuration keeps two layers.
+        assert!(of("method.name = \"kd\"\n"));
+        assert!(of("method.name = \"gkd\"\n"));
+        assert!(!of("method = { name = \"kd\", ce_share = 0.5 }\n"));
+        assert!(!of("method.name = \"seqkd\"\n"));
+        let three = config("method.name = \"kd\"\n");
+        assert_eq!(same_model(&three, Some(3)), None);
+        assert_eq!(same_model(&three, None), None);
+    }
+
+    #[test]
+    fn memory_is_compared_with_what_is_left() {
+        assert_eq!(too_little_memory(2_000_000_000, None), None);
+        assert_eq!(too_little_memory(2_000_000_000, Some(2_000_000_000)), None);
+        let found = too_little_memory(2_000_000_000, Some(1_500_000_000)).unwrap();
+        assert!(
+            found.what.contains("2.0 GB") && found.what.contains("1.5 GB"),
+            "{found}"
+        );
     }
 
     #[test]
