@@ -130,16 +130,11 @@ fn explanation(runs: &[Run], families: &[Family<'_>]) -> String {
     }
     .to_owned();
     if families.iter().any(|family| family.runs.len() > 1) {
-        text += " Of a student with several training seeds, the strong line is the mean over its runs, and the faint \
-                 ones are the runs";
-        text += if smooth {
-            ", each as a moving mean."
-        } else {
-            "."
-        };
+        text += " The strong line of a student with several training seeds is the mean over its runs; faint are the \
+                 runs.";
     }
     if families.len() > FEW {
-        text += " Of so many students, faint lines are left out where there are moving means.";
+        text += " Of so many students, faint lines are left out wherever there is a strong one.";
     }
     if let Some(longest) = runs
         .iter()
@@ -220,7 +215,7 @@ fn curve(family: &Family<'_>, key: &str, name: &str, style: usize, among: usize)
             }
         }
     };
-    if among > FEW && !curve.line.is_empty() {
+    if among > FEW && curve.line.iter().any(|(_, y)| y.is_finite()) {
         curve.faint.clear();
     }
     curve.name = name.to_owned();

@@ -98,23 +98,11 @@ pub(super) fn over_seeds(runs: &[Run], evaluation: Option<&str>) -> String {
         Some(name) => format!("Over training seeds: {name}"),
         None => "Over training seeds: measured by the runs themselves".to_owned(),
     });
-    let members: Vec<String> = families
-        .iter()
-        .filter(|family| family.runs.len() > 1)
-        .map(|family| {
-            format!(
-                "{}: {}",
-                named(family.style, family.label),
-                family.members()
-            )
-        })
-        .collect();
-    text += &html::about(&format!(
+    text += &html::about(
         "Runs with the same configuration but for <code>seed</code> are one student, trained several times. A \
          number is the mean of its runs that have ended, ± half of the 95 % interval of that mean (Student's t): what training \
-         again with other seeds would give. Marked is a student that is better than every other one for sure. {}.",
-        members.join("; ")
-    ));
+         again with other seeds would give. Marked is a student that is better than every other one for sure.",
+    );
     text + &turned("numbers", &head, &rows, families.len() > html::COLUMNS)
 }
 
@@ -161,10 +149,13 @@ pub(super) fn table_of(runs: &[Run], evaluation: Option<&str>) -> String {
     if pairs.is_empty() || rows.is_empty() {
         return String::new();
     }
-    let mut text = "Each difference with its 95 % interval, and which student is better if every interval leaves \
-         out 0. Paired: both on the same draws of rows; unpaired: from the two students' own intervals, which is \
-         wider."
-        .to_owned();
+    let mut text =
+        "Each difference with its 95 % interval, and which student is better if every interval leaves out 0."
+            .to_owned();
+    if evaluation.is_some() {
+        text += " Paired: both on the same draws of rows; unpaired: from the two students' own intervals, which is \
+                 wider.";
+    }
     if pairs
         .iter()
         .any(|&(a, b)| families[a].runs.len() > 1 && families[b].runs.len() > 1)

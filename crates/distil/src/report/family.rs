@@ -183,8 +183,9 @@ impl<'a> Family<'a> {
         (known(starts), known(ends))
     }
 
-    /// A column of `metrics.jsonl`, stage by stage: of several runs, the mean at the steps that all of
-    /// those have which log it.
+    /// A column of `metrics.jsonl`, stage by stage: of several runs, the mean of the numbers that there
+    /// are at each step which all of them made. Not every run has every number at every step: where each
+    /// step is on the student's samples or not by chance, seeds differ in which.
     pub(super) fn means(&self, key: &str) -> Vec<Means> {
         let columns = self.runs.iter().map(|run| run.columns(key));
         let columns: Vec<Vec<Column<'_>>> = columns.filter(|c| !c.is_empty()).collect();
@@ -209,20 +210,25 @@ impl Means {
         let (mut steps, mut values) = (Vec::new(), Vec::new());
         let mut places = vec![0; columns.len()];
         for &step in first.steps {
-            let mut sum = 0.0;
+            let (mut sum, mut count) = (0.0, 0_usize);
             let mut all = true;
             for (column, place) in columns.iter().zip(&mut places) {
                 while column.steps.get(*place).is_some_and(|&other| other < step) {
                     *place += 1;
                 }
                 match (column.steps.get(*place), column.values.get(*place)) {
-                    (Some(&other), Some(&value)) if other == step => sum += value,
+                    (Some(&other), Some(&value)) if other == step => {
+                        if value.is_finite() {
+                            (sum, count) = (sum + value, count + 1);
+                        }
+                    }
                     _ => all = false,
                 }
             }
             if all {
                 steps.push(step);
-                values.push(sum / columns.len() as f64);
+                // 0 / 0 is the gap.
+                values.push(sum / count as f64);
             }
         }
         Self {
@@ -353,10 +359,11 @@ mod tests {
             values,
         };
         let means = Means::of(vec![
-            column(&[1, 2, 3, 4], &[1.0, 2.0, 3.0, 4.0]),
-            column(&[2, 3, 5], &[4.0, f64::NAN, 9.0]),
+            column(&[1, 2, 3, 4], &[1.0, 2.0, 3.0, f64::NAN]),
+            column(&[2, 3, 4, 5], &[4.0, f64::NAN, f64::NAN, 9.0]),
         ]);
-        assert_eq!((means.offset, &means.steps[..]), (5, &[2, 3][..]));
-        assert!(means.values[0] == 3.0 && means.values[1].is_nan());
+        assert_eq!((means.offset, &means.steps[..]), (5, &[2, 3, 4][..]));
+        assert_eq!(means.values[..2], [3.0, 3.0]);
+        assert!(means.values[2].is_nan(), "nobody has a number");
     }
 }
