@@ -23,7 +23,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::conditions::{Conditions, Header};
 use super::evaluate::Answer;
@@ -91,7 +91,7 @@ struct Side {
     rows: usize,
     header: Header,
     metrics: Vec<String>,
-    by_row: Map<String, Value>,
+    by_row: Value,
     /// The answers of every run.
     answers: Vec<Vec<Answer>>,
 }
@@ -177,11 +177,7 @@ fn difference(metric: &MetricInfo, of: Of, a: &[Numbers], b: &[Numbers]) -> Diff
     let average =
         |runs: &[Numbers]| runs.iter().map(Numbers::value).sum::<f64>() / runs.len().max(1) as f64;
     let (of_a, of_b): (Vec<&Numbers>, Vec<&Numbers>) = (a.iter().collect(), b.iter().collect());
-    let rows = of_a.first().map_or(0, |numbers| numbers.rows().len());
-    let drawn = match rows {
-        0 | 1 => Vec::new(),
-        _ => bootstrap(rows, &mut |at| mean_at(&of_b, at) - mean_at(&of_a, at)),
-    };
+    let drawn = resampled(&of_a, &of_b);
     let interval = quantiles(drawn.clone());
     let (value_a, value_b) = (average(a), average(b));
     let share = |side: &dyn Fn(f64) -> bool| drawn.iter().filter(|d| side(**d)).count() as f64;
@@ -194,7 +190,7 @@ fn difference(metric: &MetricInfo, of: Of, a: &[Numbers], b: &[Numbers]) -> Diff
     let p_value = (2.0 * ((above + ties).min(below + ties) + 1.0) / (count + 1.0)).min(1.0);
     Difference {
         metric: metric.name.to_owned(),
-        rows,
+        rows: a.first().map_or(0, |numbers| numbers.rows().len()),
         of,
         a: value_a,
         b: value_b,
@@ -203,6 +199,43 @@ fn difference(metric: &MetricInfo, of: Of, a: &[Numbers], b: &[Numbers]) -> Diff
         probability_b_better: better.filter(|_| interval.is_some()),
         p_value: interval.map(|_| p_value),
     }
+}
+
+/// B − A of every resample of the rows, each the mean over a model's runs. All runs of both have the
+/// same rows; of fewer than two there is nothing to resample.
+pub(crate) fn resampled(a: &[&Numbers], b: &[&Numbers]) -> Vec<f64> {
+    let rows = a.first().map_or(0, |numbers| numbers.rows().len());
+    match rows {
+        0 | 1 => Vec::new(),
+        _ => bootstrap(rows, &mut |at| mean_at(b, at) - mean_at(a, at)),
+    }
+}
+
+/// A metric of references from the sums that an evaluation's file has of each row (`by_row`).
+pub(crate) fn from_row_sums(metric: &MetricInfo, by_row: &Value) -> Option<Numbers> {
+    #[derive(Deserialize)]
+    struct Lists {
+        rows: Vec<usize>,
+        sums: Vec<Vec<Option<f64>>>,
+    }
+    let lists = Lists::deserialize(by_row.get(metric.name)?).ok()?;
+    let of = match metric.measure {
+        Measure::References { of, .. } => of,
+        _ => mean,
+    };
+    let number = |sums: Vec<Option<f64>>| -> Vec<f64> {
+        sums.into_iter()
+            .map(|sum| sum.unwrap_or(f64::NAN))
+            .collect()
+    };
+    let rows = lists
+        .rows
+        .into_iter()
+        .zip(lists.sums.into_iter().map(number));
+    Some(Numbers::Sums {
+        rows: rows.collect(),
+        of,
+    })
 }
 
 fn notes((a, b): (&Conditions, &Conditions), first: &Side, second: &Side) -> Vec<String> {
@@ -248,39 +281,13 @@ impl Side {
             return Ok(Vec::new());
         }
         if of == Of::References {
-            return Ok(self.of_references(metric).into_iter().collect());
+            return Ok(from_row_sums(metric, &self.by_row).into_iter().collect());
         }
         let runs = self.header.runs.iter().zip(&self.answers);
         let chosen = runs.filter(|(run, _)| run.seed.is_some() == (of == Of::Sampled));
         Ok(chosen
             .map(|(_, answers)| of_answers(metric, answers))
             .collect())
-    }
-
-    fn of_references(&self, metric: &MetricInfo) -> Option<Numbers> {
-        #[derive(Deserialize)]
-        struct Lists {
-            rows: Vec<usize>,
-            sums: Vec<Vec<Option<f64>>>,
-        }
-        let lists = Lists::deserialize(self.by_row.get(metric.name)?).ok()?;
-        let of = match metric.measure {
-            Measure::References { of, .. } => of,
-            _ => mean,
-        };
-        let number = |sums: Vec<Option<f64>>| -> Vec<f64> {
-            sums.into_iter()
-                .map(|sum| sum.unwrap_or(f64::NAN))
-                .collect()
-        };
-        let rows = lists
-            .rows
-            .into_iter()
-            .zip(lists.sums.into_iter().map(number));
-        Some(Numbers::Sums {
-            rows: rows.collect(),
-            of,
-        })
     }
 }
 
@@ -334,12 +341,12 @@ fn read(path: &Path) -> Result<Side> {
     for run in &mut answers {
         run.sort_by_key(|answer| answer.row);
     }
-    let objects = |key: &str| value[key].as_object().cloned().unwrap_or_default();
+    let names = value["metrics"].as_object().into_iter().flatten();
     Ok(Side {
         model: value["model"].as_str().unwrap_or("?").to_owned(),
         rows: value["rows"].as_u64().unwrap_or(0) as usize,
-        metrics: objects("metrics").keys().cloned().collect(),
-        by_row: objects("by_row"),
+        metrics: names.map(|(name, _)| name.clone()).collect(),
+        by_row: value["by_row"].clone(),
         header,
         answers,
     })

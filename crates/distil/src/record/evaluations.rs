@@ -10,6 +10,11 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::eval::compare::from_row_sums;
+use crate::eval::metric::{Measure, mean, metric};
+use crate::eval::rows::Numbers;
 
 /// Rows whose texts are kept; of the others only the numbers are.
 const TEXTS: usize = 12;
@@ -59,6 +64,9 @@ pub struct EvaluationFile {
     /// What the student's own prefixes cost.
     #[serde(default)]
     pub exposure_bias: Option<ExposureBias>,
+    /// What each row adds to the metrics of references, as the file has it.
+    #[serde(default)]
+    pub(crate) by_row: Value,
     /// The answers.
     #[serde(skip)]
     pub answers: Answers,
@@ -176,6 +184,8 @@ pub struct Answers {
     pub tokens: Vec<f64>,
     /// Metrics by name, each as long as `places`; NaN where an answer has none.
     pub metrics: BTreeMap<String, Vec<f64>>,
+    /// By metric of all answers together (BLEU, chrF): what each answer adds to its sums.
+    pub(crate) sums: BTreeMap<&'static str, Vec<Summands>>,
     /// The first pass's answers to the first rows.
     pub texts: Vec<Answer>,
     /// Lines that could not be read.
@@ -258,7 +268,19 @@ impl EvaluationFile {
             read.name = stem.clone().into_owned();
         }
         let beside = |end: &str| path.with_file_name(format!("{stem}.{end}.jsonl"));
-        let unreadable = lines(&beside("answers"), |answer| read.answers.take(answer));
+        let summed = |name: &String| match metric(name)?.measure {
+            Measure::Sums { row, .. } => Some((metric(name)?.name, row)),
+            _ => None,
+        };
+        let summed: Vec<(&'static str, RowSums)> = read.metrics.keys().filter_map(summed).collect();
+        let unreadable = lines(&beside("answers"), |answer: Answer| {
+            for &(name, row) in summed.iter().filter(|_| !answer.references.is_empty()) {
+                let sums = row(&answer.references, &answer.response);
+                let of_name = read.answers.sums.entry(name).or_default();
+                of_name.push((answer.run, answer.row, sums));
+            }
+            read.answers.take(answer);
+        });
         read.answers.unreadable = unreadable;
         lines(&beside("tokens"), |row: TokenRow| read.tokens.push(row));
         read.path = path.to_owned();
@@ -269,14 +291,10 @@ impl EvaluationFile {
     /// sampled.
     pub fn by_row(&self, metric: &str) -> BTreeMap<usize, f64> {
         let mut sums: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
-        let greedy = |run: usize| {
-            let asked = self.runs.get(run);
-            asked.is_some_and(|asked| asked.seed.is_none())
-        };
-        let sampled = self.answers.places.iter().any(|&(run, _)| !greedy(run));
+        let counts = self.counting();
         let values = self.answers.metrics.get(metric).into_iter().flatten();
         for (&(run, row), &value) in self.answers.places.iter().zip(values) {
-            if value.is_finite() && !(sampled && greedy(run)) {
+            if value.is_finite() && counts(run) {
                 let (sum, count) = sums.entry(row).or_default();
                 *sum += value;
                 *count += 1;
@@ -285,7 +303,57 @@ impl EvaluationFile {
         let mean = |(row, (sum, count))| (row, sum / count as f64);
         sums.into_iter().map(mean).collect()
     }
+
+    /// Which passes count: the sampled ones; the greedy one if none was sampled.
+    fn counting(&self) -> impl Fn(usize) -> bool {
+        let greedy = |run: usize| {
+            let asked = self.runs.get(run);
+            asked.is_some_and(|asked| asked.seed.is_none())
+        };
+        let sampled = self.answers.places.iter().any(|&(run, _)| !greedy(run));
+        move |run| !(sampled && greedy(run))
+    }
+
+    /// What each row makes of a metric, to choose rows from: once, or once for each pass where the
+    /// passes do not add up row by row. Rows without a number are left out; empty if rows are not known.
+    pub(crate) fn numbers(&self, name: &str) -> Vec<Numbers> {
+        let known = metric(name);
+        let sums = known.and_then(|metric| from_row_sums(metric, &self.by_row));
+        if let Some(Numbers::Sums { mut rows, of }) = sums {
+            rows.retain(|(_, sums)| sums.iter().all(|sum| sum.is_finite()));
+            return vec![Numbers::Sums { rows, of }];
+        }
+        if let Some((answers, Measure::Sums { of, .. })) = self
+            .answers
+            .sums
+            .get(name)
+            .zip(known.map(|metric| metric.measure))
+        {
+            let counts = self.counting();
+            let mut passes: BTreeMap<usize, Vec<(usize, Vec<f64>)>> = BTreeMap::new();
+            for (run, row, sums) in answers.iter().filter(|(run, ..)| counts(*run)) {
+                passes.entry(*run).or_default().push((*row, sums.clone()));
+            }
+            let numbers = |mut rows: Vec<(usize, Vec<f64>)>| {
+                rows.sort_by_key(|(row, _)| *row);
+                Numbers::Sums { rows, of }
+            };
+            return passes.into_values().map(numbers).collect();
+        }
+        let rows = self.by_row(name).into_iter();
+        let rows: Vec<_> = rows.map(|(row, value)| (row, vec![value, 1.0])).collect();
+        match rows.is_empty() {
+            true => Vec::new(),
+            false => vec![Numbers::Sums { rows, of: mean }],
+        }
+    }
 }
+
+/// Pass, row, and what the answer adds to the sums of a metric.
+pub(crate) type Summands = (usize, usize, Vec<f64>);
+
+/// Makes what an answer adds of its references and its text.
+type RowSums = fn(&[String], &str) -> Vec<f64>;
 
 impl Answers {
     fn take(&mut self, answer: Answer) {

@@ -9,7 +9,7 @@ use super::format::{number, plural, range};
 use super::html::{Section, code, escape, figure, figures, introduced, missing};
 use super::plot::{Axis, Curve, Dot, Plot};
 use super::results::evaluation_names;
-use super::run::Run;
+use super::run::{Run, evaluations_of};
 use super::words;
 use crate::record::{Bucket, EvaluationFile, ExposureBias};
 
@@ -19,19 +19,12 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
     let mut body = String::new();
     let mut biased = false;
     for name in &names {
-        let of = |(index, run): (usize, &'_ Run)| -> Option<usize> {
-            run.evaluation(name).map(|_| index)
-        };
-        let with: Vec<usize> = runs.iter().enumerate().filter_map(of).collect();
-        let files: Vec<(usize, &str, &EvaluationFile)> = with
-            .iter()
-            .filter_map(|&i| Some((i, runs[i].label.as_str(), runs[i].evaluation(name)?)))
-            .collect();
+        let files = evaluations_of(runs, name);
         let plots = buckets(&files);
         if !plots.is_empty() {
             let title = format!("By length of the reference: {name}");
-            let about = "Rows in groups by the length of their reference, with 95 % intervals. Does the student keep up \
-                where answers are long?";
+            let about = "The rows in groups by the length of their reference in words, with 95 % intervals. Does the student \
+                keep up where answers are long?";
             body += &introduced(&title, about);
             body += &figures(&plots);
         }
@@ -39,9 +32,11 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         if !plots.is_empty() {
             biased = true;
             let title = format!("Exposure bias: {name}");
-            let about = "In training a student may read good prefixes only; in use it reads its own. KL(teacher ‖ student) at \
-                each position shows both cases. ExError% is the excess of the first over the second, summed up to \
-                a length: 0 means that its own prefixes do no harm, lower is better.";
+            let about = "A prefix is the beginning of an answer, which the model continues. In use a student continues \
+                its own prefixes, mistakes included; in training it may have seen better ones only. KL(teacher ‖ student), how \
+                far the student's next-token probabilities are from the teacher's, is shown at each position on both kinds of \
+                prefixes. ExError% says by how much more than on the teacher's prefixes the student errs on its own, \
+                summed up to a length: 0 % means that its own prefixes do no harm; lower is better.";
             body += &introduced(&title, about);
             body += &figures(&plots);
         }
@@ -68,11 +63,11 @@ fn bucket_name(bucket: &Bucket) -> String {
 }
 
 /// A plot for each metric that buckets have.
-fn buckets(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
-    let Some((_, _, first)) = files.iter().find(|(_, _, file)| !file.buckets.is_empty()) else {
+fn buckets(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
+    let Some((_, first)) = files.iter().find(|(_, file)| !file.buckets.is_empty()) else {
         return Vec::new();
     };
-    let all = files.iter().flat_map(|(_, _, file)| &file.buckets);
+    let all = files.iter().flat_map(|(_, file)| &file.buckets);
     let metrics = words::in_order(
         all.flat_map(|bucket| bucket.metrics.keys().cloned())
             .collect(),
@@ -90,49 +85,48 @@ fn buckets(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
         .filter_map(|bucket| bucket.rows.map(|rows| rows.to_string()));
     let rows: Vec<String> = rows.collect();
     let plot_of = |metric: &String| {
-        let curves = files
-            .iter()
-            .enumerate()
-            .map(|(order, (style, label, file))| {
-                // Side by side, so that intervals do not hide each other.
-                let shift = (order as f64 - (files.len() as f64 - 1.0) / 2.0) * 0.12;
-                let dot = |(place, bucket): (usize, &Bucket)| {
-                    let measured = bucket.metrics.get(metric)?;
-                    let y = measured.center()?;
-                    let interval = measured.around();
-                    let around =
-                        interval.map_or(String::new(), |around| format!(" ({})", range(around)));
-                    let rows = bucket
-                        .rows
-                        .map_or(String::new(), |rows| format!(", {}", plural(rows, "row")));
-                    Some(Dot {
-                        x: place as f64 + shift,
-                        y,
-                        interval,
-                        title: format!(
-                            "{label}, {}{rows}: {}{around}",
-                            bucket_name(bucket),
-                            number(y)
-                        ),
-                    })
-                };
-                let dots: Vec<Dot> = file.buckets.iter().enumerate().filter_map(dot).collect();
-                Curve {
-                    name: (*label).to_owned(),
-                    style: *style,
-                    faint: dots.iter().map(|dot| (dot.x, dot.y)).collect(),
-                    line: Vec::new(),
-                    dots,
-                    ..Curve::default()
-                }
-            });
+        let curves = files.iter().enumerate().map(|(order, (run, file))| {
+            // Side by side, so that intervals do not hide each other; and within their group.
+            let apart = (0.8 / files.len() as f64).min(0.12);
+            let shift = (order as f64 - (files.len() as f64 - 1.0) / 2.0) * apart;
+            let label = &run.label;
+            let dot = |(place, bucket): (usize, &Bucket)| {
+                let measured = bucket.metrics.get(metric)?;
+                let y = measured.center()?;
+                let interval = measured.around();
+                let around =
+                    interval.map_or(String::new(), |around| format!(" ({})", range(around)));
+                let rows = bucket
+                    .rows
+                    .map_or(String::new(), |rows| format!(", {}", plural(rows, "row")));
+                Some(Dot {
+                    x: place as f64 + shift,
+                    y,
+                    interval,
+                    title: format!(
+                        "{label}, {}{rows}: {}{around}",
+                        bucket_name(bucket),
+                        number(y)
+                    ),
+                })
+            };
+            let dots: Vec<Dot> = file.buckets.iter().enumerate().filter_map(dot).collect();
+            Curve {
+                name: run.family.clone(),
+                style: run.style,
+                faint: dots.iter().map(|dot| (dot.x, dot.y)).collect(),
+                line: Vec::new(),
+                dots,
+                ..Curve::default()
+            }
+        });
         let title = words::title(metric);
         let plot = Plot {
             label: format!("{title} by length of the reference"),
             x: Axis {
                 marks: marks.clone(),
                 linear: true,
-                ..Axis::of("length of the reference").holding(&[-0.5, last])
+                ..Axis::of("length of the reference, words").holding(&[-0.5, last])
             },
             left: Axis::of(words::unit(metric)),
             legend: true,
@@ -150,13 +144,14 @@ fn buckets(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
 }
 
 /// KL by position for each student, and ExError% of all.
-fn exposure(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
-    let known: Vec<(usize, &str, &ExposureBias)> = files
+fn exposure(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
+    let known: Vec<(&Run, &ExposureBias)> = files
         .iter()
-        .filter_map(|(style, label, file)| Some((*style, *label, file.exposure_bias.as_ref()?)))
+        .filter_map(|(run, file)| Some((*run, file.exposure_bias.as_ref()?)))
         .collect();
     let mut plots = Vec::new();
-    let curves = known.iter().map(|(style, label, bias)| {
+    let curves = known.iter().map(|(run, bias)| {
+        let label = &run.label;
         let points = bias.lengths.iter().zip(&bias.ex_error_percent);
         let dots: Vec<Dot> = points
             .map(|(&x, &y)| Dot {
@@ -167,8 +162,8 @@ fn exposure(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
             })
             .collect();
         Curve {
-            name: (*label).to_owned(),
-            style: *style,
+            name: run.family.clone(),
+            style: run.style,
             line: dots.iter().map(|dot| (dot.x, dot.y)).collect(),
             dots,
             ..Curve::default()
@@ -190,12 +185,19 @@ fn exposure(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
             "Excess KL on the student's own prefixes, summed up to each length; lower is better.";
         plots.push(figure("ExError% against length", &error.svg(), caption));
     }
-    let heights = known.iter().flat_map(|(_, _, bias)| {
+    let heights = known.iter().flat_map(|(_, bias)| {
         let by = &bias.by_position;
         by.student_prefix.iter().chain(&by.teacher_prefix).copied()
     });
     let top = heights.filter(|y| y.is_finite()).fold(0.0, f64::max);
-    for (style, label, bias) in &known {
+    let mut shown: Vec<usize> = Vec::new();
+    for (run, bias) in &known {
+        // Of several training seeds, the first run stands for all.
+        if shown.contains(&run.style) {
+            continue;
+        }
+        shown.push(run.style);
+        let label = &run.label;
         let by = &bias.by_position;
         let line = |values: &[f64]| -> Vec<(f64, f64)> {
             let points = values.iter().enumerate();
@@ -207,7 +209,6 @@ fn exposure(files: &[(usize, &str, &EvaluationFile)]) -> Vec<String> {
             line: line(values),
             ..Curve::default()
         };
-        let _ = style;
         let plot = Plot {
             label: "KL by position".into(),
             x: Axis::of("position in the response, tokens").holding(&[0.0]),

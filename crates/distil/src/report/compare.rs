@@ -1,21 +1,25 @@
 //! Which of two students is better, and how sure that is.
 //!
-//! If both answered the same rows, the differences are looked at row by row: d_i = a_i − b_i, each
-//! the mean over the seeds. Their mean is the difference; its 95 % interval goes from the 2.5th to
-//! the 97.5th percentile of the means of rows drawn with replacement (paired bootstrap). Otherwise
-//! the two intervals are taken as those of independent normal errors, of which each has the
-//! standard error (high − low) / (2 · 1.96); that ignores what the same rows have in common, so it
-//! is the wider one. With one number a run there is no evidence, and none is made up.
+//! If both were measured on the same rows, they are compared on the same draws of rows: what
+//! [`eval::compare`](crate::eval::compare) does, whose code this is. Otherwise the two intervals are taken
+//! as those of independent normal errors, of which each has the standard error
+//! (high − low) / (2 · 1.96); that ignores what the same rows have in common, so it is the wider one.
+//! With one number a run there is no evidence, and none is made up.
+//!
+//! Rows say nothing of what another training seed would give. Where both students were trained with
+//! several seeds, the difference of their means has a second interval, over training seeds
+//! ([`student_t`]), and a student is better only if every interval there is says so.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::BTreeSet;
 
+use super::family::Family;
 use super::run::Run;
+use super::student_t;
 use super::words;
+use crate::eval::compare::resampled;
+use crate::eval::interval::quantiles;
+use crate::eval::rows::Numbers;
 use crate::record::{EvaluationFile, Measured};
-
-/// How often rows are drawn.
-const DRAWS: usize = 4000;
 
 /// Half the width of a normal 95 % interval in standard errors.
 const NORMAL: f64 = 1.96;
@@ -23,21 +27,23 @@ const NORMAL: f64 = 1.96;
 /// What is known of two students by one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Comparison {
-    /// The first student's number.
+    /// The first student's number, the mean over its runs.
     pub(super) a: f64,
-    /// The second student's number.
+    /// The second student's.
     pub(super) b: f64,
     pub(super) evidence: Evidence,
+    /// The difference a − b over training seeds, if both have several.
+    pub(super) seeds: Option<OverSeeds>,
 }
 
-/// On what a comparison rests.
+/// On what a comparison of these very students rests.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Evidence {
-    /// Differences row by row.
+    /// The same rows.
     Paired {
-        /// Rows that both answered.
+        /// Rows that both were measured on.
         rows: usize,
-        /// The mean difference a − b.
+        /// The difference a − b.
         difference: f64,
         /// Its 95 % interval.
         interval: (f64, f64),
@@ -53,75 +59,187 @@ pub(super) enum Evidence {
     Numbers,
 }
 
+/// A difference of means over training seeds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OverSeeds {
+    /// Runs of either.
+    pub(super) runs: (usize, usize),
+    /// The 95 % interval; none if no run differs from its siblings.
+    pub(super) interval: Option<(f64, f64)>,
+}
+
 /// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The first is better, and the interval says so.
+    /// The first is better, and every interval says so.
     First,
-    /// The second is better, and the interval says so.
+    /// The second is better, and every interval says so.
     Second,
-    /// The interval contains 0, or the metric does not rank.
+    /// An interval contains 0, or the metric does not rank.
     Undecided,
     /// There is no interval.
     NoEvidence,
 }
 
 impl Comparison {
-    /// By a metric of two evaluations.
-    pub(super) fn of(metric: &str, a: &EvaluationFile, b: &EvaluationFile) -> Option<Self> {
-        let (ours, theirs) = (a.metrics.get(metric)?, b.metrics.get(metric)?);
-        let (center_a, center_b) = (ours.center()?, theirs.center()?);
-        let evidence = match same_rows(a, b) && alike(ours, theirs) {
+    /// By a metric of two families' evaluations of this name; without a name, of what each run measured
+    /// at its end.
+    pub(super) fn of(
+        metric: &str,
+        a: &Family<'_>,
+        b: &Family<'_>,
+        evaluation: Option<&str>,
+    ) -> Option<Self> {
+        let Some(name) = evaluation else {
+            let (ours, theirs) = (a.outcomes(metric).1, b.outcomes(metric).1);
+            let alike = measured_on(a.first()) == measured_on(b.first());
+            return Self::of_numbers(&ours, &theirs, Evidence::Numbers, alike);
+        };
+        Self::of_files(metric, &a.evaluations(name), &b.evaluations(name))
+    }
+
+    /// By a metric of evaluations of two families, one file a run.
+    pub(super) fn of_files(
+        metric: &str,
+        a: &[&EvaluationFile],
+        b: &[&EvaluationFile],
+    ) -> Option<Self> {
+        let measured = |files: &[&EvaluationFile]| -> Option<(Vec<Measured>, Vec<f64>)> {
+            let all = files.iter().filter_map(|file| file.metrics.get(metric));
+            let all: Vec<Measured> = all.filter(|m| m.center().is_some()).cloned().collect();
+            let centers = all.iter().filter_map(Measured::center).collect();
+            (!all.is_empty()).then_some((all, centers))
+        };
+        let ((ours, centers), (theirs, their_centers)) = (measured(a)?, measured(b)?);
+        let first = a.first()?;
+        let same = a.iter().chain(b).all(|file| same_rows(first, file));
+        let over_seeds = |m: &Measured| m.mean.is_some();
+        let alike = ours
+            .iter()
+            .chain(&theirs)
+            .all(|m| over_seeds(m) == over_seeds(&ours[0]));
+        let evidence = match same && alike {
             true => paired(metric, a, b),
             false => None,
         };
+        let unpaired = || match (&ours[..], &theirs[..]) {
+            ([ours], [theirs]) => unpaired(ours, theirs),
+            _ => None,
+        };
+        let evidence = evidence.or_else(unpaired).unwrap_or(Evidence::Numbers);
+        Self::of_numbers(&centers, &their_centers, evidence, same && alike)
+    }
+
+    /// `alike` says whether the numbers were measured on the same data in the same way: if not, runs
+    /// say nothing of how numbers of these data scatter.
+    fn of_numbers(a: &[f64], b: &[f64], evidence: Evidence, alike: bool) -> Option<Self> {
+        if a.is_empty() || b.is_empty() {
+            return None;
+        }
+        let seeds = OverSeeds {
+            runs: (a.len(), b.len()),
+            interval: student_t::difference(a, b),
+        };
         Some(Self {
-            a: center_a,
-            b: center_b,
-            evidence: evidence
-                .or_else(|| unpaired(ours, theirs))
-                .unwrap_or(Evidence::Numbers),
+            a: student_t::mean(a),
+            b: student_t::mean(b),
+            evidence,
+            seeds: (alike && a.len() > 1 && b.len() > 1).then_some(seeds),
         })
     }
 
-    /// By a metric that each run measured once, at its end.
-    pub(super) fn of_ends(metric: &str, a: &Run, b: &Run) -> Option<Self> {
-        Some(Self {
-            a: a.outcome(metric).1?,
-            b: b.outcome(metric).1?,
-            evidence: Evidence::Numbers,
-        })
-    }
-
-    /// The difference a − b and its interval.
-    pub(super) fn difference(&self) -> Option<(f64, (f64, f64))> {
-        match self.evidence {
+    /// The same with the two students in the other order.
+    pub(super) fn swapped(&self) -> Self {
+        let turned = |(low, high): (f64, f64)| (-high, -low);
+        let evidence = match self.evidence {
             Evidence::Paired {
+                rows,
                 difference,
                 interval,
-                ..
+            } => Evidence::Paired {
+                rows,
+                difference: -difference,
+                interval: turned(interval),
+            },
+            Evidence::Unpaired {
+                difference,
+                interval,
+            } => Evidence::Unpaired {
+                difference: -difference,
+                interval: turned(interval),
+            },
+            Evidence::Numbers => Evidence::Numbers,
+        };
+        let seeds = self.seeds.as_ref().map(|seeds| OverSeeds {
+            runs: (seeds.runs.1, seeds.runs.0),
+            interval: seeds.interval.map(turned),
+        });
+        Self {
+            a: self.b,
+            b: self.a,
+            evidence,
+            seeds,
+        }
+    }
+
+    /// The difference a − b.
+    pub(super) fn difference(&self) -> f64 {
+        match self.evidence {
+            Evidence::Paired { difference, .. } | Evidence::Unpaired { difference, .. } => {
+                difference
             }
-            | Evidence::Unpaired {
-                difference,
-                interval,
-            } => Some((difference, interval)),
+            Evidence::Numbers => self.a - self.b,
+        }
+    }
+
+    /// The 95 % interval of the difference over rows.
+    pub(super) fn over_rows(&self) -> Option<(f64, f64)> {
+        match self.evidence {
+            Evidence::Paired { interval, .. } | Evidence::Unpaired { interval, .. } => {
+                Some(interval)
+            }
             Evidence::Numbers => None,
         }
     }
 
+    /// The 95 % interval of the difference over training seeds.
+    pub(super) fn over_seeds(&self) -> Option<(f64, f64)> {
+        self.seeds.as_ref()?.interval
+    }
+
     pub(super) fn verdict(&self, metric: &str) -> Verdict {
-        let Some((difference, (low, high))) = self.difference() else {
+        let intervals = [self.over_rows(), self.over_seeds()];
+        let mut intervals = intervals.into_iter().flatten().peekable();
+        if intervals.peek().is_none() {
             return Verdict::NoEvidence;
-        };
-        if low <= 0.0 && high >= 0.0 {
-            return Verdict::Undecided;
         }
-        match (words::beats(metric, difference, 0.0), words::better(metric)) {
-            (_, None) => Verdict::Undecided,
-            (true, _) => Verdict::First,
-            (false, _) => Verdict::Second,
+        let wins = |(low, high): (f64, f64)| {
+            let ends = [low, high];
+            (
+                ends.iter().all(|&end| words::beats(metric, end, 0.0)),
+                ends.iter().all(|&end| words::beats(metric, 0.0, end)),
+            )
+        };
+        let all = intervals
+            .map(wins)
+            .reduce(|(a, b), (c, d)| (a && c, b && d));
+        match all {
+            Some((true, _)) => Verdict::First,
+            Some((_, true)) => Verdict::Second,
+            _ => Verdict::Undecided,
         }
     }
+}
+
+/// Whether an interval does not contain 0.
+pub(super) fn leaves_out_zero((low, high): (f64, f64)) -> bool {
+    low > 0.0 || high < 0.0
+}
+
+/// What a run measures its own student on.
+fn measured_on(run: &Run) -> [Option<&toml::Value>; 2] {
+    let of = |table: &str, key: &str| run.last()?.config.get(table)?.get(key);
+    [of("data", "eval"), of("eval", "rows")]
 }
 
 /// Whether two evaluations asked the same rows.
@@ -132,23 +250,38 @@ pub(super) fn same_rows(a: &EvaluationFile, b: &EvaluationFile) -> bool {
     }
 }
 
-/// Both over seeds, or neither.
-fn alike(a: &Measured, b: &Measured) -> bool {
-    a.mean.is_some() == b.mean.is_some()
-}
-
-fn paired(metric: &str, a: &EvaluationFile, b: &EvaluationFile) -> Option<Evidence> {
-    let (a, b) = (a.by_row(metric), b.by_row(metric));
-    let both = a.iter().filter_map(|(row, a)| Some(a - b.get(row)?));
-    let differences: Vec<f64> = both.collect();
-    if differences.len() < 2 {
-        return None;
+/// The difference on draws of the rows that all of these have.
+fn paired(metric: &str, a: &[&EvaluationFile], b: &[&EvaluationFile]) -> Option<Evidence> {
+    let numbers = |files: &[&EvaluationFile]| -> Option<Vec<Numbers>> {
+        let of_file = |file: &&EvaluationFile| {
+            let numbers = file.numbers(metric);
+            (!numbers.is_empty()).then_some(numbers)
+        };
+        let numbers: Option<Vec<Vec<Numbers>>> = files.iter().map(of_file).collect();
+        Some(numbers?.into_iter().flatten().collect())
+    };
+    let (a, b) = (numbers(a)?, numbers(b)?);
+    let mut rows: Option<BTreeSet<usize>> = None;
+    for numbers in a.iter().chain(&b) {
+        let these: BTreeSet<usize> = numbers.rows().into_iter().collect();
+        rows = Some(match rows {
+            Some(rows) => rows.intersection(&these).copied().collect(),
+            None => these,
+        });
     }
-    let difference = differences.iter().sum::<f64>() / differences.len() as f64;
+    let rows = rows.filter(|rows| rows.len() > 1)?;
+    let chosen = |all: &[Numbers]| -> Vec<Numbers> {
+        let keep = |row: usize| rows.contains(&row);
+        all.iter().map(|numbers| numbers.only(&keep)).collect()
+    };
+    let (a, b) = (chosen(&a), chosen(&b));
+    let value = |all: &[Numbers]| all.iter().map(Numbers::value).sum::<f64>() / all.len() as f64;
+    let (of_a, of_b): (Vec<&Numbers>, Vec<&Numbers>) = (a.iter().collect(), b.iter().collect());
+    let [low, high] = quantiles(resampled(&of_b, &of_a))?;
     Some(Evidence::Paired {
-        rows: differences.len(),
-        difference,
-        interval: bootstrap(&differences),
+        rows: rows.len(),
+        difference: value(&a) - value(&b),
+        interval: (low, high),
     })
 }
 
@@ -163,18 +296,29 @@ fn unpaired(a: &Measured, b: &Measured) -> Option<Evidence> {
     })
 }
 
-/// 95 % interval of the mean.
-fn bootstrap(values: &[f64]) -> (f64, f64) {
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    let count = values.len() as u64;
-    // The high half of a product: a number below `count`, without a division.
-    let mut draw = || ((u128::from(random.next_u64()) * u128::from(count)) >> 64) as usize;
-    let mut means: Vec<f64> = (0..DRAWS)
-        .map(|_| (0..count).map(|_| values[draw()]).sum::<f64>() / count as f64)
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[((DRAWS - 1) as f64 * share).round() as usize];
-    (at(0.025), at(0.975))
+/// Which of several students is the best by a metric for sure: better than each of the others.
+/// `compare` compares two of them by their places.
+pub(super) fn surely_best(
+    metric: &str,
+    values: &[Option<f64>],
+    compare: impl Fn(usize, usize) -> Option<Comparison>,
+) -> Option<usize> {
+    let known = values.iter().enumerate();
+    let known = known.filter_map(|(place, value)| Some((place, (*value)?)));
+    let known: Vec<(usize, f64)> = known.filter(|(_, value)| value.is_finite()).collect();
+    let best =
+        known
+            .iter()
+            .copied()
+            .reduce(|best, other| match words::beats(metric, other.1, best.1) {
+                true => other,
+                false => best,
+            });
+    let (best, _) = best.filter(|_| known.len() > 1)?;
+    let beaten = |&(place, _): &(usize, f64)| {
+        place == best || compare(best, place).is_some_and(|c| c.verdict(metric) == Verdict::First)
+    };
+    known.iter().all(beaten).then_some(best)
 }
 
 #[cfg(test)]
@@ -211,6 +355,10 @@ mod tests {
         file
     }
 
+    fn compared(a: &EvaluationFile, b: &EvaluationFile) -> Comparison {
+        Comparison::of_files("rouge_l", &[a], &[b]).unwrap()
+    }
+
     /// Rows differ much, the students differ little but on every row: only pairs show it.
     #[test]
     fn pairs_see_what_two_intervals_do_not() {
@@ -222,19 +370,19 @@ mod tests {
             .collect();
         let wide = Some((0.46, 0.54));
         let (a, mut b) = (evaluation(&better, wide), evaluation(&rows, wide));
-        let paired = Comparison::of("rouge_l", &a, &b).unwrap();
+        let paired = compared(&a, &b);
         assert_eq!(paired.verdict("rouge_l"), Verdict::First);
-        let (difference, (low, high)) = paired.difference().unwrap();
+        let (low, high) = paired.over_rows().unwrap();
+        let difference = paired.difference();
         assert!(low < difference && difference < high && low > 0.0105 && high < 0.0115);
         assert!(matches!(
             paired.evidence,
             Evidence::Paired { rows: 200, .. }
         ));
-        let turned = Comparison::of("rouge_l", &b, &a).unwrap();
-        assert_eq!(turned.verdict("rouge_l"), Verdict::Second);
+        assert_eq!(compared(&b, &a).verdict("rouge_l"), Verdict::Second);
         // Other rows: no pairs.
         b.data_sha256 = Some("y".into());
-        let unpaired = Comparison::of("rouge_l", &a, &b).unwrap();
+        let unpaired = compared(&a, &b);
         assert!(matches!(unpaired.evidence, Evidence::Unpaired { .. }));
         assert_eq!(unpaired.verdict("rouge_l"), Verdict::Undecided);
     }
@@ -247,23 +395,138 @@ mod tests {
                 .collect()
         };
         let (a, b) = (evaluation(&rows(0), None), evaluation(&rows(3), None));
-        let comparison = Comparison::of("rouge_l", &a, &b).unwrap();
-        assert_eq!(comparison.verdict("rouge_l"), Verdict::Undecided);
+        assert_eq!(compared(&a, &b).verdict("rouge_l"), Verdict::Undecided);
         let (mut a, b) = (evaluation(&[0.5], None), evaluation(&[0.1], None));
-        let comparison = Comparison::of("rouge_l", &a, &b).unwrap();
-        assert_eq!(comparison.verdict("rouge_l"), Verdict::NoEvidence);
+        assert_eq!(compared(&a, &b).verdict("rouge_l"), Verdict::NoEvidence);
         a.metrics.clear();
-        assert_eq!(Comparison::of("rouge_l", &a, &b), None);
+        assert_eq!(Comparison::of_files("rouge_l", &[&a], &[&b]), None);
     }
 
-    /// The interval of a mean of n values with deviation s is about ± 1.96 s / √n.
+    /// Metrics of references have sums over tokens of each row, of which the ratio is drawn, not a mean
+    /// over rows.
     #[test]
-    fn the_bootstrap_has_the_width_that_it_should() {
-        let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
-        let (low, high) = bootstrap(&values);
-        let half = NORMAL * 0.5 / 20.0;
-        assert!((low - (0.5 - half)).abs() < 0.005, "{low}");
-        assert!((high - (0.5 + half)).abs() < 0.005, "{high}");
-        assert_eq!(bootstrap(&values), (low, high), "the same every time");
+    fn metrics_of_references_are_compared_on_the_same_rows() {
+        // Rows of 1 to 9 tokens with a KL of 1 to 2, of the second student 0.05 more.
+        let file = |more: f64| {
+            let rows: Vec<usize> = (0..60).collect();
+            let sums: Vec<[f64; 2]> = rows
+                .iter()
+                .map(|&row| {
+                    let tokens = (1 + row % 9) as f64;
+                    [tokens * (1.0 + (row % 7) as f64 / 6.0 + more), tokens]
+                })
+                .collect();
+            let (sum, tokens) = sums
+                .iter()
+                .fold((0.0, 0.0), |(s, t), x| (s + x[0], t + x[1]));
+            let perplexity: Vec<[f64; 2]> = sums.iter().map(|s| [-s[0], s[1]]).collect();
+            let of = |value: f64| Measured {
+                value: Some(value),
+                interval: Some((value - 0.5, value + 0.5)),
+                ..Measured::default()
+            };
+            let mut file = EvaluationFile {
+                data_sha256: Some("x".into()),
+                by_row: serde_json::json!({
+                    "forward_kl": {"rows": rows, "sums": sums},
+                    "perplexity": {"rows": rows, "sums": perplexity},
+                }),
+                ..EvaluationFile::default()
+            };
+            let mean = sum / tokens;
+            file.metrics.insert("forward_kl".into(), of(mean));
+            file.metrics.insert("perplexity".into(), of(mean.exp()));
+            file
+        };
+        let (a, b) = (file(0.0), file(0.05));
+        for metric in ["forward_kl", "perplexity"] {
+            let c = Comparison::of_files(metric, &[&a], &[&b]).unwrap();
+            assert!(
+                matches!(c.evidence, Evidence::Paired { rows: 60, .. }),
+                "{c:?}"
+            );
+            assert_eq!(c.verdict(metric), Verdict::First, "{c:?}");
+            assert!((c.difference() - (c.a - c.b)).abs() < 1e-9, "{c:?}");
+        }
+        // Each row's mean differs by 0.05, so every draw's does.
+        let c = Comparison::of_files("forward_kl", &[&a], &[&b]).unwrap();
+        let (low, high) = c.over_rows().unwrap();
+        assert!((low + 0.05).abs() < 1e-9 && (high + 0.05).abs() < 1e-9);
+    }
+
+    /// On rows it is sure, over training seeds it is not.
+    #[test]
+    fn another_training_seed_may_undo_what_rows_say() {
+        let of = |shift: f64| {
+            let rows: Vec<f64> = (0..40)
+                .map(|row| 0.3 + shift + 0.001 * f64::from(row % 3))
+                .collect();
+            evaluation(&rows, None)
+        };
+        let (good, poor) = ([of(0.00), of(0.06)], [of(-0.05), of(0.04)]);
+        let all = |files: &'_ [EvaluationFile; 2]| -> Vec<EvaluationFile> { files.to_vec() };
+        let (good, poor) = (all(&good), all(&poor));
+        let of = |a: &[EvaluationFile], b: &[EvaluationFile]| {
+            let (a, b): (Vec<_>, Vec<_>) = (a.iter().collect(), b.iter().collect());
+            Comparison::of_files("rouge_l", &a, &b).unwrap()
+        };
+        let undecided = of(&good, &poor);
+        assert!(
+            leaves_out_zero(undecided.over_rows().unwrap()),
+            "{undecided:?}"
+        );
+        assert!(!leaves_out_zero(undecided.over_seeds().unwrap()));
+        assert_eq!(undecided.seeds.as_ref().unwrap().runs, (2, 2));
+        assert_eq!(undecided.verdict("rouge_l"), Verdict::Undecided);
+        assert!((undecided.difference() - 0.035).abs() < 1e-9);
+        assert_eq!(undecided.swapped().swapped(), undecided);
+        assert!((undecided.swapped().difference() + 0.035).abs() < 1e-9);
+        // One run of either: nothing is known of seeds.
+        let alone = of(&good[..1], &poor[..1]);
+        assert_eq!(
+            (alone.seeds.is_none(), alone.verdict("rouge_l")),
+            (true, Verdict::First)
+        );
+    }
+
+    #[test]
+    fn the_best_is_better_than_every_other() {
+        let to = |verdicts: &'static [bool]| {
+            move |_: usize, other: usize| {
+                let low = if verdicts[other] { 0.1 } else { -0.1 };
+                Some(Comparison {
+                    a: 1.0,
+                    b: 0.5,
+                    evidence: Evidence::Paired {
+                        rows: 9,
+                        difference: 0.5,
+                        interval: (low, 1.0),
+                    },
+                    seeds: None,
+                })
+            }
+        };
+        let values = [Some(0.1), Some(0.3), None, Some(0.2), Some(f64::NAN)];
+        let all = &[true; 5];
+        assert_eq!(surely_best("rouge_l", &values, to(all)), Some(1));
+        assert_eq!(
+            surely_best("rouge_l", &values, to(&[true, true, true, false, true])),
+            None
+        );
+        assert_eq!(
+            surely_best("rouge_l", &[Some(0.1), None], to(all)),
+            None,
+            "alone"
+        );
+        assert_eq!(
+            surely_best("eos_rate", &values, to(all)),
+            None,
+            "it does not rank"
+        );
+        assert_eq!(
+            surely_best("rouge_l", &values, |_, _| None),
+            None,
+            "no evidence"
+        );
     }
 }

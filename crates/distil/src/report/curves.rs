@@ -1,13 +1,15 @@
 //! What was logged at every step, as curves against steps.
 //!
-//! With one run, what belongs together shares a plot: terms of the loss, phases of a step. With
-//! several, a plot shows one quantity of all of them.
+//! With one student, what belongs together shares a plot: terms of the loss, phases of a step. With
+//! several, a plot shows one quantity of all of them. Runs that differ in their seed alone are one
+//! student, whose curve is their mean.
 
+use super::family::{Family, Means, families};
 use super::format::{number, plural};
 use super::html::{Section, about, figure, figures, introduced, missing};
 use super::plot::{Axis, Curve, Dot, Plot, Side};
 use super::run::Run;
-use super::thin::{MOST, READABLE, extremes, means};
+use super::thin::{Column, MOST, READABLE, extremes, means};
 use super::words;
 
 /// Terms of a loss, in the order of its plots.
@@ -63,6 +65,8 @@ const ELSEWHERE: &[&str] = &[
 
 /// The section.
 pub(super) fn section(runs: &[Run]) -> Option<Section> {
+    let all = families(runs);
+    let families = &all[..];
     let mut body = String::new();
     for run in runs.iter().filter(|run| run.steps() == 0) {
         body += &missing(&format!(
@@ -71,43 +75,43 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         ));
     }
     if runs.iter().any(|run| run.steps() > 0) {
-        body += &about(&explanation(runs));
+        body += &about(&explanation(runs, families));
         body += &group(
             "Reward and KL",
             "The two trends of a method that learns from a reward: it should rise while the \
             divergence from the teacher stays bounded. A reward that rises with a KL that runs away is a reward that is \
             being exploited.",
-            trends(runs),
+            trends(families),
         );
         body += &group(
             "Loss and its terms",
             "In the unit of each term. Terms are compared by their gradients below, not by \
             their values.",
-            terms(runs, TERMS, "terms of the loss"),
+            terms(families, TERMS, "terms of the loss"),
         );
         body += &group(
             "Gradient of each term in the logits",
             "Euclidean norm of each term's gradient in the student's \
             logits, as it enters the loss: which term pulls how hard.",
-            gradients(runs),
+            gradients(families),
         );
     }
     body += &group(
         "Evaluation during training",
         "The student on held-out rows; step 0 is before training.",
-        evaluations(runs),
+        evaluations(families),
     );
     body += &group(
         "Optimiser",
         "",
-        each(runs, &["learning_rate", "gradient_norm"]),
+        each(families, &["learning_rate", "gradient_norm"]),
     );
-    body += &group("Speed", "", speed(runs));
-    body += &group("What the student samples", "", each(runs, SAMPLED));
+    body += &group("Speed", "", speed(families));
+    body += &group("What the student samples", "", each(families, SAMPLED));
     body += &group(
         "More diagnostics",
         "The method's page in the book says what they mean (distil methods NAME).",
-        diagnostics(runs),
+        diagnostics(families),
     );
     (!body.is_empty()).then_some(Section {
         id: "curves",
@@ -116,26 +120,44 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
     })
 }
 
-fn explanation(runs: &[Run]) -> String {
+fn explanation(runs: &[Run], families: &[Family<'_>]) -> String {
     let smooth = runs.iter().any(|run| run.steps() >= READABLE);
     let mut text = match smooth {
-        true => "Faint: every step. Strong: a moving mean over a fortieth of the steps.",
+        true => {
+            "The faint line is every step; the strong one is a moving mean over a fortieth of the steps."
+        }
         false => "Every step is drawn.",
     }
     .to_owned();
+    if families.iter().any(|family| family.runs.len() > 1) {
+        text += " The strong line of a student with several training seeds is the mean over its runs; faint are the \
+                 runs.";
+    }
+    if families.len() > FEW {
+        text += " Of so many students, faint lines are left out wherever there is a strong one.";
+    }
     if let Some(longest) = runs
         .iter()
         .map(Run::steps)
         .max()
-        .filter(|&steps| steps > MOST)
+        .filter(|&steps| steps > points(families.len()))
     {
         text += &format!(
-            " Of {}, a curve has about {MOST} points: the lowest and the highest of each piece, so no peak is lost.",
-            plural(longest, "step")
+            " Of {}, a curve has about {} points: the lowest and the highest of each piece, so no peak is lost.",
+            plural(longest, "step"),
+            points(families.len())
         );
     }
     text += " A gap is where there is no number. An axis is logarithmic where values span more than two powers of ten.";
     text
+}
+
+/// Students whose faint lines can still be told apart.
+const FEW: usize = 6;
+
+/// Points of a curve among so many: fewer of each, so that a report of many runs stays small.
+fn points(curves: usize) -> usize {
+    (4 * MOST / curves.max(1)).clamp(120, MOST)
 }
 
 fn group(title: &str, text: &str, plots: Vec<String>) -> String {
@@ -145,12 +167,12 @@ fn group(title: &str, text: &str, plots: Vec<String>) -> String {
     }
 }
 
-/// Rules where a stage of a schedule begins; with one run only, since others may have other stages.
-fn stages(runs: &[Run]) -> Vec<(f64, String)> {
-    let [run] = runs else {
+/// Rules where a stage of a schedule begins; with one student only, since others may have other stages.
+fn stages(families: &[Family<'_>]) -> Vec<(f64, String)> {
+    let [family] = families else {
         return Vec::new();
     };
-    let later = run.offsets().skip(1);
+    let later = family.first().offsets().skip(1);
     let rule = |(offset, stage): (usize, &crate::record::Record)| {
         let name = stage
             .name
@@ -161,18 +183,56 @@ fn stages(runs: &[Run]) -> Vec<(f64, String)> {
     later.map(rule).collect()
 }
 
-/// The curve of a column; none if the run has no number in it.
-fn curve(run: &Run, key: &str, name: &str, style: usize) -> Option<Curve> {
-    let columns = run.columns(key);
-    if columns.iter().all(|column| column.finite() == 0) {
-        return None;
+/// The curve of a column; none if no run has a number in it. `among` curves share the plot.
+fn curve(family: &Family<'_>, key: &str, name: &str, style: usize, among: usize) -> Option<Curve> {
+    let most = points(among);
+    let runs = family.runs.iter().map(|run| run.columns(key));
+    let runs: Vec<Vec<Column<'_>>> = runs
+        .filter(|columns| columns.iter().any(|column| column.finite() > 0))
+        .collect();
+    let mut curve = match &runs[..] {
+        [] => return None,
+        [columns] => {
+            let (faint, line) = lines(columns, most);
+            Curve {
+                line,
+                faint,
+                ..Curve::default()
+            }
+        }
+        _ => {
+            let means = family.means(key);
+            let means: Vec<Column<'_>> = means.iter().map(Means::column).collect();
+            let (all, smooth) = lines(&means, most);
+            let each = runs.iter().flat_map(|columns| {
+                let (all, smooth) = lines(columns, most);
+                if smooth.is_empty() { all } else { smooth }
+            });
+            Curve {
+                line: if smooth.is_empty() { all } else { smooth },
+                faint: each.collect(),
+                ..Curve::default()
+            }
+        }
+    };
+    if among > FEW && curve.line.iter().any(|(_, y)| y.is_finite()) {
+        curve.faint.clear();
     }
-    let most = (MOST / columns.len().max(1)).max(2);
+    curve.name = name.to_owned();
+    curve.style = style;
+    Some(curve)
+}
+
+type Points = Vec<(f64, f64)>;
+
+/// Every step, and the moving mean if the run is long enough for one.
+fn lines(columns: &[Column<'_>], most: usize) -> (Points, Points) {
+    let most = (most / columns.len().max(1)).max(2);
     let (mut faint, mut line) = (Vec::new(), Vec::new());
     let several = columns.len() > 1;
-    for column in columns {
+    for &column in columns {
         let drawn = extremes(column, most);
-        match means(column) {
+        match means(column, most / 3) {
             Some((_, means)) => line.extend(means),
             // A stage too short for means joins the strong line as it is.
             None if several => line.extend(drawn.iter().copied()),
@@ -186,53 +246,51 @@ fn curve(run: &Run, key: &str, name: &str, style: usize) -> Option<Curve> {
     if line.iter().all(|(_, y)| y.is_nan()) {
         line.clear();
     }
-    Some(Curve {
-        name: name.to_owned(),
-        style,
-        line,
-        faint,
-        ..Curve::default()
-    })
+    (faint, line)
 }
 
-fn plot(runs: &[Run], title: &str, unit: &str, curves: Vec<Curve>) -> Plot {
+fn plot(families: &[Family<'_>], title: &str, unit: &str, curves: Vec<Curve>) -> Plot {
     Plot {
         label: format!("{title} against optimiser steps"),
         x: Axis::of("optimiser step").holding(&[0.0]),
         left: Axis::of(unit),
         legend: true,
-        rules: stages(runs),
+        rules: stages(families),
         curves,
         ..Plot::default()
     }
 }
 
 /// A plot of one column, the runs laid over each other.
-fn one(runs: &[Run], key: &str) -> Option<String> {
+fn one(families: &[Family<'_>], key: &str) -> Option<String> {
     let (title, unit, meaning) = words::column(key);
-    let curves = runs.iter().enumerate();
-    let curves: Vec<Curve> = curves
-        .filter_map(|(index, run)| curve(run, key, &run.label, index))
-        .collect();
-    let plot = plot(runs, &title, unit, curves);
+    let plot = plot(families, &title, unit, overlaid(families, key));
     (!plot.is_empty()).then(|| figure(&title, &plot.svg(), &super::html::escape(meaning)))
 }
 
-fn each(runs: &[Run], keys: &[&str]) -> Vec<String> {
-    keys.iter().filter_map(|key| one(runs, key)).collect()
+/// A column's curves of all students.
+fn overlaid(families: &[Family<'_>], key: &str) -> Vec<Curve> {
+    let curves = families.iter();
+    curves
+        .filter_map(|f| curve(f, key, f.label, f.style, families.len()))
+        .collect()
 }
 
-/// A plot of several columns of one run.
+fn each(families: &[Family<'_>], keys: &[&str]) -> Vec<String> {
+    keys.iter().filter_map(|key| one(families, key)).collect()
+}
+
+/// A plot of several columns of one student.
 fn overlay(
-    runs: &[Run],
-    run: &Run,
+    families: &[Family<'_>],
+    family: &Family<'_>,
     title: &str,
     unit: &str,
     keys: &[(String, String)],
 ) -> Option<String> {
     let curves = keys.iter().enumerate();
     let mut curves: Vec<Curve> = curves
-        .filter_map(|(style, (key, name))| curve(run, key, name, style))
+        .filter_map(|(style, (key, name))| curve(family, key, name, style, keys.len()))
         .collect();
     if curves.len() > 3 {
         for curve in curves.iter_mut().filter(|curve| !curve.line.is_empty()) {
@@ -244,39 +302,41 @@ fn overlay(
         [one] if one.name != title => format!("Of {}.", super::html::escape(&one.name)),
         _ => String::new(),
     };
-    let plot = plot(runs, title, unit, curves);
+    let plot = plot(families, title, unit, curves);
     (!plot.is_empty()).then(|| figure(title, &plot.svg(), &caption))
 }
 
 /// The columns that some run has, among these.
-fn present<'a>(runs: &[Run], keys: &[&'a str]) -> Vec<&'a str> {
-    let there = |key: &&&str| runs.iter().any(|run| !run.columns(key).is_empty());
+fn present<'a>(families: &[Family<'_>], keys: &[&'a str]) -> Vec<&'a str> {
+    let runs = families.iter().flat_map(|family| &family.runs);
+    let there = |key: &&&str| runs.clone().any(|run| !run.columns(key).is_empty());
     keys.iter().filter(there).copied().collect()
 }
 
-fn terms(runs: &[Run], keys: &[&str], title: &str) -> Vec<String> {
-    let keys = present(runs, keys);
-    match (runs, keys.len()) {
-        ([run], 3..) => {
-            let mut plots = each(runs, &["loss"]);
+fn terms(families: &[Family<'_>], keys: &[&str], title: &str) -> Vec<String> {
+    let keys = present(families, keys);
+    match (families, keys.len()) {
+        ([family], 3..) => {
+            let mut plots = each(families, &["loss"]);
             let named = keys.iter().filter(|key| **key != "loss");
             let named = named.map(|key| ((*key).to_owned(), words::column(key).0));
             plots.extend(overlay(
-                runs,
-                run,
+                families,
+                family,
                 title,
                 "value",
                 &named.collect::<Vec<_>>(),
             ));
             plots
         }
-        _ => each(runs, &keys),
+        _ => each(families, &keys),
     }
 }
 
 /// Names of columns below `prefix`, without it.
-fn below(runs: &[Run], prefix: &str) -> Vec<String> {
-    let stages = runs.iter().flat_map(|run| &run.stages);
+fn below(families: &[Family<'_>], prefix: &str) -> Vec<String> {
+    let runs = families.iter().flat_map(|family| &family.runs);
+    let stages = runs.flat_map(|run| &run.stages);
     let names = stages.flat_map(|stage| stage.metrics.names());
     let mut names: Vec<String> = names
         .filter_map(|name| name.strip_prefix(prefix))
@@ -287,22 +347,24 @@ fn below(runs: &[Run], prefix: &str) -> Vec<String> {
     names
 }
 
-fn gradients(runs: &[Run]) -> Vec<String> {
-    let keys = below(runs, "logit_gradients.");
+fn gradients(families: &[Family<'_>]) -> Vec<String> {
+    let keys = below(families, "logit_gradients.");
     let key = |term: &String| (format!("logit_gradients.{term}"), words::column(term).0);
     let keys: Vec<(String, String)> = keys.iter().map(key).collect();
-    match runs {
-        [run] => overlay(runs, run, "gradient norms in the logits", "norm", &keys)
-            .into_iter()
-            .collect(),
+    match families {
+        [family] => overlay(
+            families,
+            family,
+            "gradient norms in the logits",
+            "norm",
+            &keys,
+        )
+        .into_iter()
+        .collect(),
         _ => {
             let plot = |(key, name): &(String, String)| {
-                let curves = runs.iter().enumerate();
-                let curves = curves
-                    .filter_map(|(i, run)| curve(run, key, &run.label, i))
-                    .collect();
                 let title = format!("gradient of {name}");
-                let plot = plot(runs, &title, "norm", curves);
+                let plot = plot(families, &title, "norm", overlaid(families, key));
                 (!plot.is_empty()).then(|| figure(&title, &plot.svg(), ""))
             };
             keys.iter().filter_map(plot).collect()
@@ -310,31 +372,35 @@ fn gradients(runs: &[Run]) -> Vec<String> {
     }
 }
 
-fn speed(runs: &[Run]) -> Vec<String> {
-    let mut plots = each(runs, &["tokens_per_second"]);
-    let phases = below(runs, "phases.");
+fn speed(families: &[Family<'_>]) -> Vec<String> {
+    let mut plots = each(families, &["tokens_per_second"]);
+    let phases = below(families, "phases.");
     let key = |phase: &String| (format!("phases.{phase}"), words::column(phase).0);
     let keys: Vec<(String, String)> = phases.iter().map(key).collect();
-    for run in runs {
-        let title = match runs.len() {
+    for family in families {
+        let title = match families.len() {
             1 => "phases of a step".to_owned(),
-            _ => format!("phases of a step: {}", run.label),
+            _ => format!("phases of a step: {}", family.label),
         };
-        plots.extend(overlay(runs, run, &title, "seconds", &keys));
+        plots.extend(overlay(families, family, &title, "seconds", &keys));
     }
     plots
 }
 
-/// Reward on the left, KL on the right, a plot for each run on the same axes.
-fn trends(runs: &[Run]) -> Vec<String> {
-    let kl = |run: &Run| {
-        let keys = ["kl_k3", "kl_k1"];
-        keys.into_iter()
-            .find(|key| run.columns(key).iter().any(|column| column.finite() > 0))
+/// Reward on the left, KL on the right, a plot for each student on the same axes.
+fn trends(families: &[Family<'_>]) -> Vec<String> {
+    let finite = |family: &Family<'_>, key: &str| {
+        let mut columns = family.runs.iter().flat_map(|run| run.columns(key));
+        columns.any(|column| column.finite() > 0)
     };
-    let both = |run: &&Run| kl(run).is_some() || !run.columns("reward").is_empty();
+    let kl = |family: &Family<'_>| {
+        let mut keys = ["kl_k3", "kl_k1"].into_iter();
+        keys.find(|key| finite(family, key))
+    };
+    let both = |family: &&Family<'_>| kl(family).is_some() || finite(family, "reward");
     let bounds = |key: &str| -> Vec<f64> {
-        let columns: Vec<_> = runs.iter().flat_map(|run| run.columns(key)).collect();
+        let runs = families.iter().flat_map(|family| &family.runs);
+        let columns: Vec<_> = runs.flat_map(|run| run.columns(key)).collect();
         let values = columns
             .iter()
             .flat_map(|column| column.values)
@@ -348,28 +414,28 @@ fn trends(runs: &[Run]) -> Vec<String> {
             vec![low, high]
         }
     };
-    // Several runs on the same axes; the last step of the longest is on each.
-    let (reward, divergence) = match runs.len() {
+    // Several students on the same axes.
+    let (reward, divergence) = match families.len() {
         1 => (Vec::new(), Vec::new()),
         _ => (
             bounds("reward"),
             [bounds("kl_k3"), bounds("kl_k1")].concat(),
         ),
     };
-    let one = |run: &Run| {
-        let reward_curve = curve(run, "reward", "reward", 0);
-        let kl_curve = kl(run).and_then(|key| {
+    let one = |family: &Family<'_>| {
+        let reward_curve = curve(family, "reward", "reward", 0, families.len());
+        let kl_curve = kl(family).and_then(|key| {
             let name = match key {
                 "kl_k3" => "KL(student ‖ teacher), k3",
                 _ => "KL(student ‖ teacher), k1",
             };
-            curve(run, key, name, 1)
+            curve(family, key, name, 1, families.len())
         });
-        let title = match (runs.len(), reward_curve.is_some(), kl_curve.is_some()) {
+        let title = match (families.len(), reward_curve.is_some(), kl_curve.is_some()) {
             (1, true, true) => "reward and KL".to_owned(),
             (1, true, false) => "reward".to_owned(),
             (1, false, _) => "KL on the student's samples".to_owned(),
-            _ => run.label.clone(),
+            _ => family.label.to_owned(),
         };
         let (left, right) = match (reward_curve.is_some(), kl_curve.is_some()) {
             (true, true) => (
@@ -391,44 +457,33 @@ fn trends(runs: &[Run]) -> Vec<String> {
         let plot = Plot {
             left,
             right,
-            ..plot(runs, &title, "", curves)
+            ..plot(families, &title, "", curves)
         };
         (!plot.is_empty()).then(|| figure(&title, &plot.svg(), ""))
     };
-    runs.iter().filter(both).filter_map(one).collect()
+    families.iter().filter(both).filter_map(one).collect()
 }
 
-fn evaluations(runs: &[Run]) -> Vec<String> {
-    let of = runs.iter().flat_map(|run| &run.stages);
-    let names = of
+fn evaluations(families: &[Family<'_>]) -> Vec<String> {
+    let runs = families.iter().flat_map(|family| &family.runs);
+    let names = runs
+        .flat_map(|run| &run.stages)
         .flat_map(|stage| &stage.metrics.evaluations)
         .flat_map(|e| e.metrics.keys());
     let names = words::in_order(names.cloned().collect());
     let plot_of = |name: &String| {
-        let dots = |run: &Run| -> Vec<Dot> {
-            let mut dots = Vec::new();
-            for (offset, stage) in run.offsets() {
-                for evaluated in &stage.metrics.evaluations {
-                    let Some(&y) = evaluated.metrics.get(name) else {
-                        continue;
-                    };
-                    let step = offset + evaluated.step;
-                    dots.push(Dot {
-                        x: step as f64,
-                        y,
-                        title: format!("{}, step {step}: {}", run.label, number(y)),
-                        interval: None,
-                    });
-                }
-            }
-            dots
-        };
-        let curves = runs.iter().enumerate().map(|(style, run)| {
-            let dots = dots(run);
+        let curves = families.iter().map(|family| {
+            let dots: Vec<Vec<Dot>> = family.runs.iter().map(|run| evaluated(run, name)).collect();
+            let line = match &dots[..] {
+                [dots] => dots.iter().map(|dot| (dot.x, dot.y)).collect(),
+                _ => means_of_dots(&dots),
+            };
+            let line = thinned(&line);
+            let dots: Vec<Dot> = dots.into_iter().flatten().collect();
             Curve {
-                name: run.label.clone(),
-                style,
-                line: dots.iter().map(|dot| (dot.x, dot.y)).collect(),
+                name: family.label.to_owned(),
+                style: family.style,
+                line,
                 dots: if dots.len() > MOST / 4 {
                     Vec::new()
                 } else {
@@ -437,9 +492,9 @@ fn evaluations(runs: &[Run]) -> Vec<String> {
                 ..Curve::default()
             }
         });
-        let curves = curves.filter(|curve| !curve.line.is_empty()).collect();
+        let curves = curves.filter(|curve| !curve.line.is_empty() || !curve.dots.is_empty());
         let title = words::title(name);
-        let plot = plot(runs, &title, words::unit(name), curves);
+        let plot = plot(families, &title, words::unit(name), curves.collect());
         let caption = format!("{}; {}.", words::meaning(name), words::direction(name));
         let caption = caption.trim_start_matches("; ");
         (!plot.is_empty()).then(|| figure(&title, &plot.svg(), &super::html::escape(caption)))
@@ -447,30 +502,81 @@ fn evaluations(runs: &[Run]) -> Vec<String> {
     names.iter().filter_map(plot_of).collect()
 }
 
-fn diagnostics(runs: &[Run]) -> Vec<String> {
+/// A line at whole steps, with few enough points.
+fn thinned(line: &[(f64, f64)]) -> Points {
+    let (steps, values): (Vec<usize>, Vec<f64>) =
+        line.iter().map(|&(x, y)| (x as usize, y)).unzip();
+    let column = Column {
+        offset: 0,
+        steps: &steps,
+        values: &values,
+    };
+    extremes(column, MOST)
+}
+
+/// What a run's own evaluations measured of a metric.
+fn evaluated(run: &Run, name: &str) -> Vec<Dot> {
+    let mut dots = Vec::new();
+    for (offset, stage) in run.offsets() {
+        for evaluated in &stage.metrics.evaluations {
+            let Some(&y) = evaluated.metrics.get(name) else {
+                continue;
+            };
+            let step = offset + evaluated.step;
+            dots.push(Dot {
+                x: step as f64,
+                y,
+                title: format!("{}, step {step}: {}", run.label, number(y)),
+                interval: None,
+            });
+        }
+    }
+    dots
+}
+
+/// The mean at each place that all runs have.
+fn means_of_dots(runs: &[Vec<Dot>]) -> Vec<(f64, f64)> {
+    let Some((first, others)) = runs.split_first() else {
+        return Vec::new();
+    };
+    let mean = |dot: &Dot| {
+        let of = |run: &Vec<Dot>| Some(run.iter().find(|other| other.x == dot.x)?.y);
+        let rest: Option<f64> = others.iter().map(of).sum();
+        Some((dot.x, (dot.y + rest?) / runs.len() as f64))
+    };
+    first.iter().filter_map(mean).collect()
+}
+
+fn diagnostics(families: &[Family<'_>]) -> Vec<String> {
     let mut plots = Vec::new();
     let together: Vec<&str> = TOGETHER
         .iter()
         .flat_map(|keys| keys.iter().copied())
         .collect();
     for keys in TOGETHER {
-        match runs {
-            [run] => {
-                let named = present(runs, keys).into_iter();
+        match families {
+            [family] => {
+                let named = present(families, keys).into_iter();
                 let named: Vec<(String, String)> = named
                     .map(|key| (key.to_owned(), words::column(key).0))
                     .collect();
                 let names: Vec<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
-                plots.extend(overlay(runs, run, &names.join(", "), "value", &named));
+                plots.extend(overlay(
+                    families,
+                    family,
+                    &names.join(", "),
+                    "value",
+                    &named,
+                ));
             }
-            _ => plots.extend(each(runs, keys)),
+            _ => plots.extend(each(families, keys)),
         }
     }
-    for name in below(runs, "") {
+    for name in below(families, "") {
         let known = [TERMS, SAMPLED, ELSEWHERE, &together[..]];
         let elsewhere = known.iter().any(|keys| keys.contains(&name.as_str()));
         if !elsewhere && !name.starts_with("phases.") && !name.starts_with("logit_gradients.") {
-            plots.extend(one(runs, &name));
+            plots.extend(one(families, &name));
         }
     }
     plots

@@ -137,6 +137,26 @@ pub(super) fn table(class: &str, head: &[String], rows: &[Vec<String>]) -> Strin
     text
 }
 
+/// Students that stand side by side in a table; more stand one below the other.
+pub(super) const COLUMNS: usize = 4;
+
+/// A table whose columns are students, with these as its rows if `turn`.
+pub(super) fn turned(class: &str, head: &[String], rows: &[Vec<String>], turn: bool) -> String {
+    if !turn {
+        return table(class, head, rows);
+    }
+    let corner = head.first().map(|_| String::new());
+    let metrics = rows.iter().filter_map(|row| row.first().cloned());
+    let top: Vec<String> = corner.into_iter().chain(metrics).collect();
+    let student = |(place, name): (usize, &String)| -> Vec<String> {
+        let cells = rows.iter().map(|row| row.get(place).cloned());
+        let cells = cells.map(|cell| cell.unwrap_or_else(|| "–".to_owned()));
+        std::iter::once(name.clone()).chain(cells).collect()
+    };
+    let students: Vec<Vec<String>> = head.iter().enumerate().skip(1).map(student).collect();
+    table(&format!("{class} turned"), &top, &students)
+}
+
 /// Something long that is opened on demand; open on paper.
 pub(super) fn details(summary: &str, body: &str) -> String {
     format!("<details><summary>{summary}</summary>\n{body}</details>\n")
@@ -176,6 +196,21 @@ mod tests {
             escape("a\0b\u{1b}c\nd\u{202e}e\u{85}"),
             "a\u{fffd}b\u{fffd}c\nd\u{fffd}e\u{fffd}"
         );
+    }
+
+    #[test]
+    fn many_students_stand_below_each_other() {
+        let cells = |texts: &[&str]| -> Vec<String> { texts.iter().map(|t| (*t).into()).collect() };
+        let (head, rows) = (cells(&["metric", "a", "b"]), [cells(&["loss", "1", "2"])]);
+        let html = turned("x", &head, &rows, true);
+        let row = |name: &str, value: &str| {
+            html.contains(&format!("<th scope=\"row\">{name}</th><td>{value}</td>"))
+        };
+        assert!(
+            row("a", "1") && row("b", "2") && html.contains("class=\"x turned\""),
+            "{html}"
+        );
+        assert_eq!(turned("x", &head, &rows, false), table("x", &head, &rows));
     }
 
     /// Nothing is fetched from elsewhere.

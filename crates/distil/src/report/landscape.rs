@@ -5,13 +5,16 @@ use super::format::{number, plural};
 use super::html::{Section, escape, figure, figures, introduced};
 use super::plot::{Axis, Curve, Dot, Plot};
 use super::results::evaluation_names;
-use super::run::Run;
+use super::run::{Run, evaluations_of};
 use super::words;
 use crate::eval::rank_correlation::spearman;
 use crate::record::EvaluationFile;
 
-/// Points of one student in one plot.
+/// Points of one run in one plot.
 const MOST: usize = 500;
+
+/// Points of all runs in one plot.
+const ALL: usize = 1500;
 
 /// Rewards that an answer may carry.
 const REWARDS: [&str; 2] = ["reward", "implicit_reward"];
@@ -20,11 +23,7 @@ const REWARDS: [&str; 2] = ["reward", "implicit_reward"];
 pub(super) fn section(runs: &[Run]) -> Option<Section> {
     let mut body = String::new();
     for name in evaluation_names(runs) {
-        let files: Vec<(usize, &str, &EvaluationFile)> = runs
-            .iter()
-            .enumerate()
-            .filter_map(|(i, run)| Some((i, run.label.as_str(), run.evaluation(&name)?)))
-            .collect();
+        let files = evaluations_of(runs, &name);
         for reward in REWARDS {
             let plots = plots(&files, reward);
             if plots.is_empty() {
@@ -32,7 +31,8 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
             }
             let title = format!("{}: {name}", words::title(reward));
             let about = format!(
-                "A point is an answer. By answer: {}.",
+                "A point is an answer. Its height: {}. Does the reward favour answers that are good, or merely \
+                 answers that are long or short?",
                 words::meaning(reward)
             );
             body += &introduced(&title, &about);
@@ -47,7 +47,7 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
 }
 
 /// The reward against length, and against the metric of quality that answers have.
-fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> {
+fn plots(files: &[(&Run, &EvaluationFile)], reward: &str) -> Vec<String> {
     let mut against = vec![(
         None,
         "response length".to_owned(),
@@ -55,7 +55,7 @@ fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> 
     )];
     let all = files
         .iter()
-        .flat_map(|(_, _, file)| file.answers.metrics.keys());
+        .flat_map(|(_, file)| file.answers.metrics.keys());
     let metrics = words::in_order(all.cloned().collect());
     let quality = metrics.iter().filter(|name| words::better(name).is_some());
     if let Some(main) = words::main(&quality.cloned().collect::<Vec<_>>()) {
@@ -67,7 +67,8 @@ fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> 
     for (metric, title, label) in against {
         let mut curves = Vec::new();
         let mut caption = Vec::new();
-        for (style, name, file) in files {
+        for (run, file) in files {
+            let name = &run.label;
             let points = points(file, metric.as_deref(), reward);
             if points.is_empty() {
                 continue;
@@ -75,7 +76,7 @@ fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> 
             let (xs, ys): (Vec<f64>, Vec<f64>) = points.iter().map(|(_, x, y)| (*x, *y)).unzip();
             let rho = spearman(&xs, &ys).map_or("–".to_owned(), number);
             let all = points.len();
-            let every = all.div_ceil(MOST);
+            let every = all.div_ceil(MOST.min(ALL / files.len()).max(1));
             let shown: Vec<Dot> = points
                 .iter()
                 .step_by(every)
@@ -91,8 +92,8 @@ fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> 
                 plural(all, "answer")
             ));
             curves.push(Curve {
-                name: (*name).to_owned(),
-                style: *style,
+                name: run.family.clone(),
+                style: run.style,
                 dots: shown,
                 cloud: true,
                 ..Curve::default()
@@ -113,7 +114,11 @@ fn plots(files: &[(usize, &str, &EvaluationFile)], reward: &str) -> Vec<String> 
             ..Plot::default()
         };
         if !plot.is_empty() {
-            let caption = format!("Spearman's rank correlation, of {}.", caption.join("; "));
+            let caption = format!(
+                "Spearman's rank correlation (1: both rise together, 0: unrelated, −1: one falls as the other rises) \
+                 of {}.",
+                caption.join("; ")
+            );
             plots.push(figure(
                 &format!("reward against {title}"),
                 &plot.svg(),

@@ -9,6 +9,7 @@ mod by_length;
 mod compare;
 mod curves;
 mod differences;
+mod family;
 mod forest;
 mod format;
 mod html;
@@ -18,6 +19,7 @@ mod results;
 mod run;
 mod samples;
 mod setting;
+mod student_t;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,8 @@ use crate::error::Result;
 use html::{Section, page};
 use run::{Run, distinguish};
 
-/// The report of the runs in these folders, as HTML. Several runs are laid over each other.
+/// The report of the runs in these folders, as HTML. Several runs are laid over each other; runs that
+/// differ in their seed alone are one student.
 ///
 /// # Errors
 /// A folder is not a run's, or a file of it cannot be read.
@@ -42,16 +45,21 @@ pub fn report(folders: &[PathBuf]) -> Result<String> {
         runs.push(Run::read(folder)?);
     }
     distinguish(&mut runs);
+    family::assign(&mut runs);
     Ok(render(&runs))
 }
 
 fn render(runs: &[Run]) -> String {
-    let labels: Vec<&str> = runs.iter().map(|run| run.label.as_str()).collect();
-    let title = match labels[..] {
+    let families = family::families(runs);
+    let labels: Vec<&str> = families.iter().map(|family| family.label).collect();
+    let mut title = match labels[..] {
         [one] => one.to_owned(),
         [one, other] => format!("{one} and {other}"),
-        _ => format!("{} runs", labels.len()),
+        _ => format!("{} students", labels.len()),
     };
+    if runs.len() > families.len() {
+        title += &format!(", {} runs", runs.len());
+    }
     let sections = [
         summary::section,
         results::section,

@@ -1,12 +1,15 @@
 //! Tables of results: the runs' own numbers from start to end, and every evaluation with its
 //! intervals, drawn beside the numbers on a scale that all students share.
 
+use std::borrow::Borrow;
 use std::fmt::Write as _;
 
+use super::compare::{Comparison, surely_best};
 use super::differences;
+use super::family::several;
 use super::forest::{Interval, forest};
 use super::format::{like, number, plural, range};
-use super::html::{Section, about, escape, heading, missing, named, table};
+use super::html::{COLUMNS, Section, about, escape, heading, missing, named, turned};
 use super::run::Run;
 use super::words::{self, direction, meaning, title, unit};
 use crate::record::{EvaluationFile, Measured};
@@ -15,10 +18,16 @@ use crate::record::{EvaluationFile, Measured};
 pub(super) fn section(runs: &[Run]) -> Option<Section> {
     let mut body = String::new();
     for name in evaluation_names(runs) {
+        body += &differences::over_seeds(runs, Some(&name));
         body += &evaluation(runs, &name);
-        body += &differences::table_of(runs, &name);
+        body += &differences::table_of(runs, Some(&name));
     }
     body += &ends(runs);
+    let over_seeds = differences::over_seeds(runs, None);
+    if !over_seeds.is_empty() {
+        body += &over_seeds;
+        body += &differences::table_of(runs, None);
+    }
     (!body.is_empty()).then_some(Section {
         id: "results",
         title: "Results",
@@ -27,8 +36,8 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
 }
 
 /// The evaluations of all runs, each name once.
-pub(super) fn evaluation_names(runs: &[Run]) -> Vec<String> {
-    let all = runs.iter().flat_map(|run| &run.evaluations);
+pub(super) fn evaluation_names<R: Borrow<Run>>(runs: &[R]) -> Vec<String> {
+    let all = runs.iter().flat_map(|run| &run.borrow().evaluations);
     let mut names: Vec<String> = Vec::new();
     for evaluation in all {
         if !names.contains(&evaluation.name) {
@@ -50,24 +59,10 @@ fn metric_cell(name: &str) -> String {
     format!("{}<small>{}</small>", escape(&title(name)), escape(&words))
 }
 
-/// The best of some values marks its cell.
-fn best(metric: &str, values: &[Option<f64>]) -> Vec<bool> {
-    let finite = values.iter().flatten().filter(|value| value.is_finite());
-    let top = finite
-        .copied()
-        .reduce(|best, value| match words::beats(metric, value, best) {
-            true => value,
-            false => best,
-        });
-    let several = values.iter().flatten().any(|value| Some(*value) != top);
-    let several = several && words::better(metric).is_some();
-    let marked = |value: &Option<f64>| several && value.is_some() && *value == top;
-    values.iter().map(marked).collect()
-}
-
-fn value_cell(text: &str, best: bool) -> String {
+/// A number, marked if it is the best for sure.
+pub(super) fn best_cell(text: &str, best: bool) -> String {
     match best {
-        true => format!("<b class=\"best\" title=\"the best in its row\">{text}</b>"),
+        true => format!("<b class=\"best\" title=\"better than every other, for sure\">{text}</b>"),
         false => text.to_owned(),
     }
 }
@@ -78,36 +73,44 @@ fn ends(runs: &[Run]) -> String {
     if names.is_empty() {
         return String::new();
     }
+    let many = runs.len() > COLUMNS;
     let mut head = vec!["metric".to_owned()];
-    for (index, run) in runs.iter().enumerate() {
+    for run in runs {
         let end = match run.last() {
             Some(stage) if stage.eval.is_null() => "last evaluation",
             _ => "student",
         };
         let name = match runs.len() {
             1 => String::new(),
-            _ => format!("{}<br>", named(index, &run.label)),
+            _ => format!("{}<br>", named(run.style, &run.label)),
         };
-        head.push(format!("{name}start"));
-        head.push(format!("{name}{end}"));
+        if many {
+            let open = run.last().is_some_and(|stage| stage.eval.is_null());
+            let note = if open {
+                "<small>not ended: last evaluation</small>"
+            } else {
+                ""
+            };
+            head.push(format!("{}{note}", named(run.style, &run.label)));
+        } else {
+            head.push(format!("{name}start"));
+            head.push(format!("{name}{end}"));
+        }
     }
     let row = |name: &String| {
-        let pairs: Vec<(Option<f64>, Option<f64>)> =
-            runs.iter().map(|run| run.outcome(name)).collect();
-        let candidates: Vec<Option<f64>> = match pairs[..] {
-            [(start, end)] => vec![start, end],
-            _ => pairs.iter().map(|(_, end)| *end).collect(),
-        };
-        let marks = best(name, &candidates);
         let shown = |value: Option<f64>| value.map_or("–".to_owned(), number);
         let mut cells = vec![metric_cell(name)];
-        for (index, (start, end)) in pairs.iter().enumerate() {
-            let (start_best, end_best) = match pairs.len() {
-                1 => (marks[0], marks[1]),
-                _ => (false, marks[index]),
-            };
-            cells.push(value_cell(&shown(*start), start_best));
-            cells.push(value_cell(&shown(*end), end_best));
+        for run in runs {
+            let (start, end) = run.outcome(name);
+            if many {
+                cells.push(format!(
+                    "{}<small>start {}</small>",
+                    shown(end),
+                    shown(start)
+                ));
+            } else {
+                cells.extend([shown(start), shown(end)]);
+            }
         }
         cells
     };
@@ -124,9 +127,9 @@ fn ends(runs: &[Run]) -> String {
         heading("Measured by the run itself"),
         about(&format!(
             "Before the first step and at the end, on {rows_text} rows of \
-             <code>data.eval</code>. One number each, without an interval. The best is marked."
+             <code>data.eval</code>. One number of each run, without an interval, so none is marked as the best."
         )),
-        table("numbers", &head, &rows)
+        turned("numbers", &head, &rows, many)
     )
 }
 
@@ -140,7 +143,7 @@ struct Column<'a> {
 /// A table of one evaluation.
 fn evaluation(runs: &[Run], name: &str) -> String {
     let mut columns = Vec::new();
-    for (index, run) in runs.iter().enumerate() {
+    for run in runs {
         let files: Vec<&EvaluationFile> =
             run.evaluations.iter().filter(|e| e.name == name).collect();
         for file in &files {
@@ -153,7 +156,7 @@ fn evaluation(runs: &[Run], name: &str) -> String {
                 label = format!("{label}: {}", model.unwrap_or_default());
             }
             columns.push(Column {
-                style: index,
+                style: run.style,
                 label,
                 file,
             });
@@ -162,7 +165,10 @@ fn evaluation(runs: &[Run], name: &str) -> String {
     let all = columns.iter().flat_map(|column| column.file.metrics.keys());
     let metrics = words::in_order(all.cloned().collect());
     let mut text = heading(&format!("Evaluation: {name}"));
-    text += &about(&how(&columns));
+    // Of several training seeds, the table over them says who is the best.
+    let marks = columns.len() > 1 && !several(runs);
+    let many = columns.len() > COLUMNS;
+    text += &about(&how(&columns, marks));
     if metrics.is_empty() {
         return text + &missing("The file has no metrics.");
     }
@@ -172,16 +178,26 @@ fn evaluation(runs: &[Run], name: &str) -> String {
             .iter()
             .map(|column| named(column.style, &column.label)),
     );
-    head.push("95 % intervals".to_owned());
+    if !many {
+        head.push("95 % intervals".to_owned());
+    }
     let row = |metric: &String| {
         let of = |column: &Column<'_>| column.file.metrics.get(metric).cloned();
         let measured: Vec<Option<Measured>> = columns.iter().map(of).collect();
         let center = |m: &Option<Measured>| m.as_ref().and_then(Measured::center);
         let centers: Vec<Option<f64>> = measured.iter().map(center).collect();
-        let marks = best(metric, &centers);
+        let best = match marks {
+            true => surely_best(metric, &centers, |a, b| {
+                Comparison::of_files(metric, &[columns[a].file], &[columns[b].file])
+            }),
+            false => None,
+        };
         let mut cells = vec![metric_cell(metric)];
-        for (measured, mark) in measured.iter().zip(marks) {
-            cells.push(measured_cell(measured.as_ref(), mark));
+        for (place, measured) in measured.iter().enumerate() {
+            cells.push(measured_cell(measured.as_ref(), best == Some(place)));
+        }
+        if many {
+            return cells;
         }
         let students = columns.iter().zip(&measured);
         let student = |(column, measured): (&Column<'_>, &Option<Measured>)| {
@@ -197,21 +213,30 @@ fn evaluation(runs: &[Run], name: &str) -> String {
         cells
     };
     let rows: Vec<Vec<String>> = metrics.iter().map(row).collect();
-    text + &table("numbers evaluation", &head, &rows)
+    text + &turned("numbers evaluation", &head, &rows, many)
 }
 
 /// How an evaluation was made.
-fn how(columns: &[Column<'_>]) -> String {
-    let mut ways: Vec<String> = columns.iter().map(|column| way(column.file)).collect();
-    ways.dedup();
+fn how(columns: &[Column<'_>], marks: bool) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    for way in columns.iter().map(|column| way(column.file)) {
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
     let ways = match ways.len() {
         1 => ways.concat(),
         _ => format!("Not alike: {}", ways.join("; ")),
     };
-    format!(
-        "{ways}. With several seeds, a number is their mean ± standard deviation; the 95 % interval below it is from rows \
-         drawn anew (bootstrap). The best number is marked."
-    )
+    let mut text = format!(
+        "{ways}. With several seeds for sampling answers, a number is their mean ± standard deviation. Below it is \
+         its 95 % interval: what other rows of the same kind would give (bootstrap, rows drawn with replacement)."
+    );
+    if marks {
+        text += " Marked is a number that is better than every other for sure: the 95 % interval of its difference \
+                 from each leaves out 0. Where none is marked, it is not decided which is best.";
+    }
+    text
 }
 
 fn way(file: &EvaluationFile) -> String {
@@ -253,7 +278,7 @@ fn way(file: &EvaluationFile) -> String {
         parts.push(format!("teacher {}", escape(teacher)));
     }
     if let Some(precision) = &file.precision {
-        parts.push(escape(precision));
+        parts.push(format!("computed in {}", escape(precision)));
     }
     parts.join(", ")
 }
@@ -262,7 +287,7 @@ fn measured_cell(measured: Option<&Measured>, best: bool) -> String {
     let Some((measured, center)) = measured.and_then(|m| Some((m, m.center()?))) else {
         return "–".to_owned();
     };
-    let mut text = value_cell(&number(center), best);
+    let mut text = best_cell(&number(center), best);
     if let Some(deviation) = measured.standard_deviation.filter(|d| d.is_finite()) {
         let _ = write!(text, " ± {}", like(center, deviation));
     }
@@ -273,19 +298,4 @@ fn measured_cell(measured: Option<&Measured>, best: bool) -> String {
         let _ = write!(text, "<small>greedy {}</small>", number(greedy));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_best_is_the_best_in_its_direction() {
-        let values = [Some(0.3), None, Some(0.2), Some(f64::NAN)];
-        assert_eq!(best("forward_kl", &values), [false, false, true, false]);
-        assert_eq!(best("rouge_l", &values), [true, false, false, false]);
-        assert_eq!(best("eos_rate", &values), [false; 4], "it does not rank");
-        assert_eq!(best("rouge_l", &[Some(0.3), None]), [false, false], "alone");
-        assert_eq!(best("rouge_l", &[Some(0.3); 2]), [false, false], "equal");
-    }
 }

@@ -13,8 +13,12 @@ use crate::record::{EvaluationFile, Record};
 /// A run.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// What it is called in every legend; unique in the report.
+    /// What it is called; unique in the report.
     pub(super) label: String,
+    /// What it and its siblings are called together; see [`family`](super::family).
+    pub(super) family: String,
+    /// The family's colour and dashes.
+    pub(super) style: usize,
     /// The folder as it was given.
     pub(super) path: PathBuf,
     /// Its stages, at least one.
@@ -89,8 +93,11 @@ impl Run {
                 .first()
                 .and_then(|stage| Some(stage.name.rsplit_once('/')?.0.to_owned())),
         };
+        let label = label.unwrap_or_else(|| path.display().to_string());
         Ok(Self {
-            label: label.unwrap_or_else(|| path.display().to_string()),
+            family: label.clone(),
+            label,
+            style: 0,
             student: student(&path.join("student")),
             path: path.to_owned(),
             stages,
@@ -218,6 +225,17 @@ impl Run {
         });
         student.or_else(|| of_name.next())
     }
+}
+
+/// The evaluations of this name with their runs.
+pub(super) fn evaluations_of<'a>(
+    runs: &'a [Run],
+    name: &str,
+) -> Vec<(&'a Run, &'a EvaluationFile)> {
+    let with = runs
+        .iter()
+        .filter_map(|run| Some((run, run.evaluation(name)?)));
+    with.collect()
 }
 
 fn sum(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {

@@ -1,7 +1,8 @@
 //! What the student says: the run's fixed prompts before and after training, and the answers of an
 //! evaluation, beside the reference and the teacher's answer where these are known.
 
-use super::format::number;
+use super::family::{Family, families};
+use super::format::{number, plural};
 use super::html::{self, Section, code, escape, heading, missing, named};
 use super::results::evaluation_names;
 use super::run::Run;
@@ -13,8 +14,16 @@ const PROMPTS: usize = 6;
 
 /// The section.
 pub(super) fn section(runs: &[Run]) -> Option<Section> {
+    let students = families(runs);
+    let runs: Vec<&Run> = students.iter().map(Family::first).collect();
+    let names = evaluation_names(&runs);
+    let runs = &runs[..];
     let during = during(runs);
-    let mut body = match during.is_empty() {
+    let mut body = match students.iter().any(|family| family.runs.len() > 1) {
+        true => html::about("Of a student with several training seeds, its first run answers."),
+        false => String::new(),
+    };
+    body += &match during.is_empty() {
         true => missing(&format!(
             "No samples were kept during training: they need {} and {} above 0.",
             code("data.eval"),
@@ -22,7 +31,7 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         )),
         false => during,
     };
-    for name in evaluation_names(runs) {
+    for name in names {
         body += &evaluated(runs, &name);
     }
     Some(Section {
@@ -55,7 +64,7 @@ fn exchange(prompt: &str, cards: &str) -> String {
 }
 
 /// `samples.jsonl` at the first and the last step.
-fn during(runs: &[Run]) -> String {
+fn during(runs: &[&Run]) -> String {
     let mut prompts: Vec<&str> = Vec::new();
     for sample in runs
         .iter()
@@ -70,7 +79,7 @@ fn during(runs: &[Run]) -> String {
     let mut text = String::new();
     for prompt in prompts.into_iter().take(PROMPTS) {
         let mut cards = String::new();
-        for (index, run) in runs.iter().enumerate() {
+        for run in runs {
             let samples = run.offsets().flat_map(|(offset, stage)| {
                 let of = stage
                     .samples
@@ -81,7 +90,7 @@ fn during(runs: &[Run]) -> String {
             let samples: Vec<(usize, &Sample)> = samples.collect();
             let name = match runs.len() {
                 1 => String::new(),
-                _ => format!("{} ", named(index, &run.label)),
+                _ => format!("{} ", named(run.style, &run.label)),
             };
             let shown = match samples[..] {
                 [first, .., last] => vec![first, last],
@@ -90,7 +99,7 @@ fn during(runs: &[Run]) -> String {
             for (step, sample) in shown {
                 let when = match step {
                     0 => "before training".to_owned(),
-                    step => format!("after {step} steps"),
+                    step => format!("after {}", plural(step, "step")),
                 };
                 cards += &card(
                     &format!("{name}{when}"),
@@ -103,7 +112,7 @@ fn during(runs: &[Run]) -> String {
         text += &exchange(prompt, &cards);
     }
     if !text.is_empty() {
-        let mut about = "Greedy answers to the run's fixed prompts. Read them: a metric can rise while answers get worse.".to_owned();
+        let mut about = "Greedy answers (the likeliest token each time) to the run's fixed prompts. Read them: a metric can rise while answers get worse.".to_owned();
         if all > PROMPTS {
             about += &format!(" {PROMPTS} of {all} prompts; the others are in samples.jsonl.");
         }
@@ -125,7 +134,7 @@ fn ending(finish_reason: &str) -> &'static str {
 
 /// Reference and teacher's answer to a prompt of the run, if an evaluation has that prompt. A run's
 /// prompt has the template around it.
-fn known(runs: &[Run], prompt: &str) -> String {
+fn known(runs: &[&Run], prompt: &str) -> String {
     let files = runs.iter().flat_map(|run| &run.evaluations);
     let mut found =
         files.flat_map(|file| file.answers.texts.iter().map(move |answer| (file, answer)));
@@ -157,11 +166,10 @@ fn beside(file: &EvaluationFile, answer: &Answer) -> String {
 }
 
 /// The answers of all students to the same rows of an evaluation.
-fn evaluated(runs: &[Run], name: &str) -> String {
-    let files: Vec<(usize, &EvaluationFile)> = runs
+fn evaluated(runs: &[&Run], name: &str) -> String {
+    let files: Vec<(&Run, &EvaluationFile)> = runs
         .iter()
-        .enumerate()
-        .filter_map(|(index, run)| Some((index, run.evaluation(name)?)))
+        .filter_map(|run| Some((*run, run.evaluation(name)?)))
         .collect();
     let mut rows: Vec<usize> = Vec::new();
     for answer in files.iter().flat_map(|(_, file)| &file.answers.texts) {
@@ -174,13 +182,13 @@ fn evaluated(runs: &[Run], name: &str) -> String {
     for row in rows.into_iter().take(PROMPTS) {
         let mut cards = String::new();
         let mut first = None;
-        for (index, file) in &files {
+        for (run, file) in &files {
             let Some(answer) = file.answers.texts.iter().find(|answer| answer.row == row) else {
                 continue;
             };
             let who = match runs.len() {
                 1 => "student".to_owned(),
-                _ => named(*index, &runs[*index].label),
+                _ => named(run.style, &run.label),
             };
             let names = words::in_order(answer.metrics.keys().cloned().collect());
             let part = |metric: &String| {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::family::{Family, families};
 use super::format::{count, duration, number};
 use super::html::{Section, about, details, escape, missing, named, paragraph, table};
 use super::plot::classes;
@@ -16,11 +17,11 @@ pub(super) fn configuration(runs: &[Run]) -> Option<Section> {
     if runs.len() > 1 {
         body += &differing(runs);
     }
-    for (index, run) in runs.iter().enumerate() {
+    for run in families(runs).iter().map(Family::first) {
         for stage in &run.stages {
             let name = match (runs.len(), run.stages.len()) {
                 (1, 1) => "Every key of the run".to_owned(),
-                _ => named(index, &stage.name),
+                _ => format!("Every key of {}", named(run.style, &stage.name)),
             };
             let text = toml::to_string(&stage.config).unwrap_or_default();
             body += &details(&name, &format!("<pre>{}</pre>", escape(&text)));
@@ -60,8 +61,27 @@ fn flatten(name: &str, value: &toml::Value, keys: &mut BTreeMap<String, String>)
     }
 }
 
+/// What the runs of a student have: one value where they agree, else each of them.
+fn joined(runs: &[BTreeMap<String, String>]) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, value) in runs.iter().flatten() {
+        let values = all.entry(key.clone()).or_default();
+        if !values.contains(value) {
+            values.push(value.clone());
+        }
+    }
+    all.into_iter()
+        .map(|(key, values)| (key, values.join(", ")))
+        .collect()
+}
+
 fn differing(runs: &[Run]) -> String {
-    let all: Vec<BTreeMap<String, String>> = runs.iter().map(flat).collect();
+    let families = families(runs);
+    let flat = |family: &Family<'_>| {
+        let runs: Vec<_> = family.runs.iter().map(|run| flat(run)).collect();
+        joined(&runs)
+    };
+    let all: Vec<BTreeMap<String, String>> = families.iter().map(flat).collect();
     let mut names: Vec<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     names.sort();
     names.dedup();
@@ -84,14 +104,22 @@ fn differing(runs: &[Run]) -> String {
             cells
         })
         .collect();
+    if families.len() == 1 {
+        return about(&format!(
+            "The runs differ in their seed alone: {}.",
+            families[0].members()
+        ));
+    }
     if rows.is_empty() {
         return paragraph("The runs have the same configuration, key by key.");
     }
     let mut head = vec!["key".to_owned()];
-    head.extend(runs.iter().enumerate().map(|(i, run)| named(i, &run.label)));
+    head.extend(families.iter().map(Family::named));
     format!(
         "{}{}",
-        about("What differs; all other keys are the same."),
+        about(
+            "The keys that differ; all others are the same. – is a key that a run does not have."
+        ),
         table("keys", &head, &rows)
     )
 }
@@ -120,7 +148,12 @@ pub(super) fn environment(runs: &[Run]) -> Option<Section> {
         }
         (order, keys)
     };
-    let all: Vec<(Vec<String>, BTreeMap<String, String>)> = runs.iter().map(of).collect();
+    let families = families(runs);
+    let of = |family: &Family<'_>| {
+        let runs: (Vec<_>, Vec<_>) = family.runs.iter().map(|run| of(run)).unzip();
+        (runs.0.concat(), joined(&runs.1))
+    };
+    let all: Vec<(Vec<String>, BTreeMap<String, String>)> = families.iter().map(of).collect();
     let mut names: Vec<&String> = Vec::new();
     for name in all.iter().flat_map(|(order, _)| order) {
         if !names.contains(&name) {
@@ -142,9 +175,9 @@ pub(super) fn environment(runs: &[Run]) -> Option<Section> {
         true => missing("There is no environment.json: the run ended before its first step."),
         false => {
             let mut head = Vec::new();
-            if runs.len() > 1 {
+            if families.len() > 1 {
                 head.push(String::new());
-                head.extend(runs.iter().enumerate().map(|(i, run)| named(i, &run.label)));
+                head.extend(families.iter().map(Family::named));
             }
             table("keys", &head, &rows)
         }
@@ -166,7 +199,8 @@ fn plain(value: &Value) -> String {
 /// Time by phase, tokens, speed.
 pub(super) fn cost(runs: &[Run]) -> Option<Section> {
     let mut body = String::new();
-    for (index, run) in runs.iter().enumerate() {
+    let mut students: Vec<usize> = Vec::new();
+    for run in runs {
         let Some(seconds) = run.seconds().filter(|_| run.steps() > 0) else {
             continue;
         };
@@ -188,10 +222,14 @@ pub(super) fn cost(runs: &[Run]) -> Option<Section> {
         }
         let name = match runs.len() {
             1 => String::new(),
-            _ => format!("{} ", named(index, &run.label)),
+            _ => format!("{} ", named(run.style, &run.label)),
         };
         body += &paragraph(&format!("{name}{}", escape(&facts.join(", "))));
-        body += &phases(run);
+        // Of several training seeds, the first run shows where the time goes.
+        if !students.contains(&run.style) {
+            students.push(run.style);
+            body += &phases(run);
+        }
     }
     (!body.is_empty()).then_some(Section {
         id: "cost",
@@ -243,23 +281,37 @@ fn phases(run: &Run) -> String {
     table("numbers phases", &head, &rows)
 }
 
+/// Warnings of one run in the report.
+const WARNINGS: usize = 50;
+
 /// What the runs warned of, and what could not be read.
 pub(super) fn warnings(runs: &[Run]) -> Option<Section> {
     let mut items = String::new();
-    for (index, run) in runs.iter().enumerate() {
+    for run in runs {
         let name = match runs.len() {
             1 => String::new(),
-            _ => format!("{} ", named(index, &run.label)),
+            _ => format!("{} ", named(run.style, &run.label)),
         };
-        for (offset, stage) in run.offsets() {
-            for warning in &stage.metrics.warnings {
-                let step = count((offset + warning.step) as u64);
-                let _ = writeln!(
-                    items,
-                    "<li>{name}step {step}: {}</li>",
-                    escape(&warning.text)
-                );
-            }
+        let all = run.offsets().flat_map(|(offset, stage)| {
+            let warnings = stage.metrics.warnings.iter();
+            warnings.map(move |warning| (offset, warning))
+        });
+        let all: Vec<_> = all.collect();
+        let more = all.len().saturating_sub(WARNINGS);
+        for (offset, warning) in all.into_iter().take(WARNINGS) {
+            let step = count((offset + warning.step) as u64);
+            let _ = writeln!(
+                items,
+                "<li>{name}step {step}: {}</li>",
+                escape(&warning.text)
+            );
+        }
+        if more > 0 {
+            let _ = writeln!(
+                items,
+                "<li>{name}{} more of its warnings are in metrics.jsonl</li>",
+                count(more as u64)
+            );
         }
         for what in &run.unreadable {
             let _ = writeln!(items, "<li>{name}{}</li>", escape(what));

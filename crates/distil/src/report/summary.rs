@@ -1,16 +1,24 @@
 //! The runs in a sentence each, with the verdict on every pair.
 
+use super::family::{Family, families};
 use super::format::{count, duration, large, number, plural, range};
-use super::html::{Section, code, escape, missing, named, paragraph};
+use super::html::{Section, code, escape, missing, paragraph};
+use super::results::evaluation_names;
 use super::run::Run;
+use super::student_t;
 use super::verdict::verdicts;
 use super::words::{self, direction, title, unit};
 use crate::method::about::about;
+use crate::record::Measured;
 
 /// What stands below the title.
 pub(super) fn subtitle(runs: &[Run]) -> String {
-    let mut methods: Vec<String> = runs.iter().map(methods).collect();
-    methods.dedup();
+    let mut methods: Vec<String> = Vec::new();
+    for method in runs.iter().map(self::methods) {
+        if !methods.contains(&method) {
+            methods.push(method);
+        }
+    }
     let text = match runs.len() {
         1 => methods.concat(),
         _ => methods.join(" · "),
@@ -21,18 +29,19 @@ pub(super) fn subtitle(runs: &[Run]) -> String {
 /// The section.
 pub(super) fn section(runs: &[Run]) -> Option<Section> {
     let mut body = String::new();
-    for (index, run) in runs.iter().enumerate() {
+    let families = families(runs);
+    if families.len() > 1 {
+        body += &verdicts(runs);
+    }
+    for family in &families {
         let name = match runs.len() {
             1 => String::new(),
-            _ => named(index, &run.label),
+            _ => family.named(),
         };
         body += &format!(
             "<div class=\"run\">{name}{}</div>\n",
-            sentences(run, runs.len() == 1)
+            sentences(family, runs.len() == 1)
         );
-    }
-    if runs.len() > 1 {
-        body += &verdicts(runs);
     }
     if runs.iter().all(|run| run.evaluations.is_empty()) {
         body += &missing(&no_evaluation(runs));
@@ -54,7 +63,8 @@ fn methods(run: &Run) -> String {
     names.join(", then ")
 }
 
-fn sentences(run: &Run, alone: bool) -> String {
+fn sentences(family: &Family<'_>, alone: bool) -> String {
+    let run = family.first();
     let Some((first, last)) = run.first().zip(run.last()) else {
         return String::new();
     };
@@ -100,16 +110,40 @@ fn sentences(run: &Run, alone: bool) -> String {
     if let Some(seconds) = run.seconds() {
         work.push(format!("{} of training", duration(seconds)));
     }
-    made += &format!(": {}.", escape(&work.join(", ")));
+    let of = match family.runs.len() {
+        1 => "",
+        _ => "; in its first run",
+    };
+    made += &format!("{of}: {}.", escape(&work.join(", ")));
     let mut text = paragraph(&made);
-    text += &outcome(run, alone);
-    text += &evaluated(run);
+    if family.runs.len() > 1 {
+        text += &paragraph(&format!(
+            "Trained {} times with different seeds: {}.",
+            family.runs.len(),
+            family.members()
+        ));
+    }
+    text += &outcome(family, alone);
+    text += &evaluated(family);
+    for run in &family.runs {
+        text += &ending(run);
+    }
+    text
+}
+
+/// Which step the student is of, if not of the last; how far a run came that has none.
+fn ending(run: &Run) -> String {
+    let Some(last) = run.last() else {
+        return String::new();
+    };
+    let mut text = String::new();
     let number = |key: &str| last.eval.get(key).and_then(serde_json::Value::as_u64);
     if let (Some(step), Some(steps)) = (number("student_step"), number("steps"))
         && step < steps
     {
         text += &paragraph(&format!(
-            "The student is the best checkpoint, of step {} of {}.",
+            "The student of {} is the best checkpoint, of step {} of {}.",
+            escape(&run.label),
             count(step),
             count(steps)
         ));
@@ -124,25 +158,26 @@ fn sentences(run: &Run, alone: bool) -> String {
             run.path.display()
         );
         text += &missing(&format!(
-            "The run has not ended: step {steps}{of} is the last one logged. {} goes on with it.",
+            "The run has not ended: step {steps}{of} is the last one logged. To go on with it: {}.",
             code(&command)
         ));
     }
     text
 }
 
-/// From the start to the end, the main metric first.
-fn outcome(run: &Run, alone: bool) -> String {
-    let names = run.measured();
+/// From the start to the end, the main metric first; of several runs, the means.
+fn outcome(family: &Family<'_>, alone: bool) -> String {
+    let names = words::in_order(family.runs.iter().flat_map(|run| run.measured()).collect());
     let main = words::main(&names);
     let others = names
         .iter()
         .filter(|name| Some(*name) != main && words::better(name).is_some());
     let ranked = main.into_iter().chain(others);
     let part = |name: &String| -> Option<String> {
-        let (start, end) = run.outcome(name);
-        let end = end?;
-        let change = match start {
+        let (starts, ends) = family.outcomes(name);
+        let mean = |values: &[f64]| (!values.is_empty()).then(|| student_t::mean(values));
+        let end = mean(&ends)?;
+        let change = match mean(&starts) {
             Some(start) => {
                 let better = match (words::beats(name, end, start), start == end) {
                     (true, _) => "better",
@@ -164,42 +199,58 @@ fn outcome(run: &Run, alone: bool) -> String {
         ))
     };
     let parts: Vec<String> = ranked.filter_map(part).collect();
+    let means = match family.runs.len() {
+        1 => "",
+        _ => ", means of the runs",
+    };
     match parts.is_empty() {
-        false => paragraph(&format!("From the start to the end: {}.", parts.join("; "))),
+        false => paragraph(&format!(
+            "Before training → after{means}: {}.",
+            parts.join("; ")
+        )),
         // Of several runs, the verdict says that there is nothing to compare.
         true if !alone => String::new(),
         true => {
             let what = "No metric was measured during this run, so it cannot be said whether the student got \
                  better. Set <code>data.eval</code> and <code>eval.metrics</code> in the configuration, or use ";
-            let command = format!("distil eval {}/student", run.path.display());
+            let student = family.first().path.join("student");
+            let command = format!("distil eval {}", student.display());
             missing(&format!("{what}{}.", code(&command)))
         }
     }
 }
 
-/// The main metric of each evaluation.
-fn evaluated(run: &Run) -> String {
-    let mut names: Vec<&String> = run.evaluations.iter().map(|e| &e.name).collect();
-    names.dedup();
-    let part = |name: &&String| -> Option<String> {
-        let file = run.evaluation(name)?;
-        let metrics = words::in_order(file.metrics.keys().cloned().collect());
+/// The main metric of each evaluation; of several runs, its mean.
+fn evaluated(family: &Family<'_>) -> String {
+    let part = |name: &String| -> Option<String> {
+        let files = family.evaluations(name);
+        let metrics = files.iter().flat_map(|file| file.metrics.keys().cloned());
+        let metrics = words::in_order(metrics.collect());
         let main = words::main(&metrics)?;
-        let measured = file.metrics.get(main)?;
-        let around = measured.around();
-        let around = around.map_or(String::new(), |around| {
-            format!(" (95 % interval {})", range(around))
-        });
-        let rows = file
-            .rows
+        let measured = files.iter().filter_map(|file| file.metrics.get(main));
+        let measured: Vec<&Measured> = measured.filter(|m| m.center().is_some()).collect();
+        let centers: Vec<f64> = measured.iter().filter_map(|m| m.center()).collect();
+        let around = match &measured[..] {
+            [one] => one
+                .around()
+                .map(|around| format!(" (95 % interval {})", range(around))),
+            [] => return None,
+            several => Some(format!(", mean of {}", plural(several.len(), "run"))),
+        };
+        let rows = files
+            .iter()
+            .find_map(|file| file.rows)
             .map_or(String::new(), |rows| format!(", {}", plural(rows, "row")));
         Some(format!(
-            "{} <b>{}</b>{around} on {}{rows}",
+            "{} <b>{}</b>{} on {}{rows} ({})",
             escape(&title(main)),
-            number(measured.center()?),
-            escape(name)
+            number(student_t::mean(&centers)),
+            around.unwrap_or_default(),
+            escape(name),
+            direction(main)
         ))
     };
+    let names = evaluation_names(&family.runs);
     let parts: Vec<String> = names.iter().filter_map(part).collect();
     match parts.is_empty() {
         true => String::new(),
@@ -250,8 +301,8 @@ fn no_evaluation(runs: &[Run]) -> String {
         ""
     };
     format!(
-        "There are no evaluations with intervals. They are made by {}{each}; with <code>--teacher</code> also KL, \
-         exposure bias and the view of tokens.",
+        "There are no evaluations with intervals over rows, which say how sure a number is. They are made by {}{each}; \
+         with <code>--teacher</code> also the divergences from the teacher, exposure bias and the view of tokens.",
         code(&command)
     )
 }

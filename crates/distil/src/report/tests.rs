@@ -112,6 +112,194 @@ fn a_reader_learns_which_student_is_better_and_how_sure_that_is() {
     assert!(html.contains("distil eval ") && html.contains("/evaluations/test.json"));
 }
 
+/// `<b class="best"` marks numbers, and names in the table of differences.
+fn marks(html: &str) -> usize {
+    html.matches("title=\"better than every other, for sure\"")
+        .count()
+}
+
+#[test]
+fn the_best_number_is_marked_only_where_it_is_sure() {
+    let home = tempfile::tempdir().unwrap();
+    let [a, b, c] = ["good", "bad", "other"].map(|name| run(home.path(), name, "kd"));
+    evaluation(&a, 0.30);
+    evaluation(&b, 0.28);
+    evaluation(&c, 0.30);
+    for path in [&a, &b] {
+        write(
+            path,
+            "eval.json",
+            "{\"start\": {\"rouge_l\": 0.1}, \"student\": {\"rouge_l\": 0.3}}",
+        );
+    }
+    let html = report(&[a.clone(), b.clone()]).unwrap();
+    assert_eq!(marks(&html), 1);
+    assert!(html.contains("for sure\">0.300</b>") && html.contains(">good better</b>"));
+    assert!(html.contains("Marked is a number that is better than every other for sure"));
+    let html = report(&[a.clone(), b.clone(), c]).unwrap();
+    assert_eq!(marks(&html), 0, "good and other are alike");
+    let html = report(std::slice::from_ref(&a)).unwrap();
+    assert!(!html.contains("class=\"best\"") && !html.contains("Marked is"));
+}
+
+/// A run of a method and seed, with its own numbers and an evaluation.
+fn seeded(home: &Path, method: &str, seed: usize, center: f64) -> PathBuf {
+    let path = home.join(format!("{method}-{seed}"));
+    let config =
+        format!("seed = {seed}\n[teacher]\nmodel = \"t\"\n[method]\nname = \"{method}\"\n");
+    write(&path, "config.toml", &config);
+    let line = |step| {
+        format!(
+            "{{\"step\":{step},\"loss\":{}.5,\"phases\":{{\"teacher\":1}}}}",
+            step + seed
+        )
+    };
+    write(&path, "metrics.jsonl", &steps(5, line));
+    let end =
+        format!("{{\"start\": {{\"rouge_l\": 0.1}}, \"student\": {{\"rouge_l\": {center}}}}}");
+    write(&path, "eval.json", &end);
+    evaluation(&path, center);
+    path
+}
+
+#[test]
+fn runs_that_differ_in_their_seed_are_one_student() {
+    let home = tempfile::tempdir().unwrap();
+    let mut paths = Vec::new();
+    for (seed, (kd, sft)) in [(0.30, 0.20), (0.32, 0.21), (0.31, 0.19)]
+        .into_iter()
+        .enumerate()
+    {
+        paths.push(seeded(home.path(), "kd", seed, kd));
+        paths.push(seeded(home.path(), "sft", seed, sft));
+    }
+    let html = report(&paths).unwrap();
+    is_balanced(&html);
+    for said in [
+        "<title>kd and sft, 6 runs</title>",
+        "(3 training seeds)",
+        "kd-0 (seed 0), kd-1 (seed 1), kd-2 (seed 2)",
+        "<h3>Over training seeds: dolly</h3>",
+        "<h3>Over training seeds: measured by the runs themselves</h3>",
+        // s = 0.01, so 4.303 · 0.01 / √3.
+        ">0.310</b> ± 0.025<small>3 runs: 0.300, 0.320, 0.310</small>",
+        // Welch: 2.776 · 0.01 · √(2/3) around 0.11.
+        "Over training seeds it is, with 95 % confidence, +0.087 to +0.133, which leaves out 0 (3 runs against 3 runs)",
+        "+0.087 to +0.133, over seeds",
+        "Over the rows it is, with 95 % confidence, ",
+    ] {
+        assert!(html.contains(said), "{said}");
+    }
+    // In the evaluation's means, and in the runs' own.
+    assert_eq!(marks(&html), 2);
+    let loss = html.split("<h4>loss</h4>").nth(1).unwrap();
+    let loss = loss.split("</figure>").next().unwrap();
+    let entries = |name: &str| loss.matches(&format!(">{name}</text>")).count();
+    assert_eq!((entries("kd"), entries("sft"), entries("kd-0")), (1, 1, 0));
+    assert_eq!(
+        loss.matches("class=\"line\" data-name=\"kd\"").count(),
+        1,
+        "the mean"
+    );
+
+    // Seeds that scatter widely decide nothing, whatever rows say.
+    let mut paths = Vec::new();
+    for (seed, (kd, sft)) in [(0.20, 0.20), (0.40, 0.21)].into_iter().enumerate() {
+        paths.push(seeded(home.path(), "kd", seed, kd));
+        paths.push(seeded(home.path(), "sft", seed, sft));
+    }
+    let html = report(&paths).unwrap();
+    assert!(html.contains("Not decided between ") && !html.contains(" is better than <"));
+    assert!(html.contains("More training seeds would narrow this."));
+    assert_eq!(marks(&html), 0);
+}
+
+#[test]
+fn thirty_runs_stay_readable_and_small() {
+    let home = tempfile::tempdir().unwrap();
+    let methods = [
+        "sft", "kd", "seqkd", "gkd", "distillm", "minillm", "llmr", "dpkd", "pbkd", "mm_pbkd",
+    ];
+    let mut paths = Vec::new();
+    for (place, method) in methods.into_iter().enumerate() {
+        for seed in 0..3 {
+            let center = 0.2 + 0.01 * place as f64 + 0.002 * seed as f64;
+            let path = seeded(home.path(), method, seed, center);
+            let line = |step: usize| {
+                let keys = (0..30).map(|key| format!(",\"key_{key}\":{}", step * (key + seed + 2)));
+                format!("{{\"step\":{step}{}}}", keys.collect::<String>())
+            };
+            write(&path, "metrics.jsonl", &steps(700, line));
+            paths.push(path);
+        }
+    }
+    let html = report(&paths).unwrap();
+    is_balanced(&html);
+    assert!(html.len() < 4_000_000, "{} bytes", html.len());
+    assert!(html.contains("<title>10 students, 30 runs</title>"));
+    let plot = html.split("<h4>key 7</h4>").nth(1).unwrap();
+    let plot = plot.split("</figure>").next().unwrap();
+    assert_eq!(
+        plot.matches("class=\"line\" data-name").count(),
+        10,
+        "a line a method"
+    );
+    // Students are rows, not columns.
+    let evaluation = html.split("<h3>Evaluation: dolly</h3>").nth(1).unwrap();
+    let row = evaluation
+        .split("<tr>")
+        .find(|row| row.contains(">kd-1</b>"))
+        .unwrap();
+    assert_eq!(row.matches("<td>").count(), 1, "one metric: {row}");
+    // Nine pairs: each with the best.
+    assert_eq!(html.matches("<li><strong").count(), 9);
+}
+
+/// Of BLEU, all answers of a draw are counted together.
+#[test]
+fn metrics_of_a_corpus_are_compared_on_the_same_rows() {
+    let home = tempfile::tempdir().unwrap();
+    let of = |name: &str, answer: &str| {
+        let path = run(home.path(), name, name);
+        let file = "{\"name\": \"mt\", \"data_sha256\": \"x\", \"runs\": [{\"seed\": null}],
+            \"metrics\": {\"sacrebleu\": {\"greedy\": 50.0, \"greedy_interval\": [1, 99]}}}";
+        write(&path, "evaluations/mt.json", file);
+        let line = |row: usize| {
+            format!(
+                "{{\"run\":0,\"row\":{row},\"response\":\"{answer} {row}\",\"references\":[\"one two three four five {row}\"]}}"
+            )
+        };
+        write(&path, "evaluations/mt.answers.jsonl", &steps(30, line));
+        path
+    };
+    let html = report(&[
+        of("kd", "one two three four five"),
+        of("sft", "one two three five four"),
+    ])
+    .unwrap();
+    assert!(html.contains("the same 30 rows answered by both"));
+    assert!(
+        html.contains(">kd</b> is better than "),
+        "the intervals alone do not say so"
+    );
+}
+
+#[test]
+fn many_warnings_and_a_long_text_stay_readable() {
+    let home = tempfile::tempdir().unwrap();
+    let path = run(home.path(), "a", "kd");
+    let line = |step| format!("{{\"step\":{step},\"warning\":\"short\"}}");
+    write(&path, "metrics.jsonl", &steps(70, line));
+    write(&path, "evaluations/e.json", "{}");
+    let tokens = vec!["\"a\""; 7000].join(",");
+    let line = format!("{{\"row\":0,\"source\":\"student\",\"tokens\":[{tokens}]}}");
+    write(&path, "evaluations/e.tokens.jsonl", &line);
+    let html = report(&[path]).unwrap();
+    assert_eq!(html.matches(": short</li>").count(), 50);
+    assert!(html.contains("20 more of its warnings are in metrics.jsonl"));
+    assert_eq!(html.matches(">a</span>").count(), 6000);
+}
+
 #[test]
 fn runs_with_different_metrics_are_laid_side_by_side() {
     let home = tempfile::tempdir().unwrap();
@@ -159,7 +347,7 @@ fn whatever_a_run_left_is_shown() {
     is_balanced(&html);
     assert!(html.contains("has no step in its metrics.jsonl"));
     assert!(html.contains("The run has not ended"));
-    assert!(html.contains("There are no evaluations with intervals"));
+    assert!(html.contains("There are no evaluations with intervals over rows"));
 
     let cut = run(home.path(), "cut", "sft");
     let lines = "{\"step\":1,\"steps\":9,\"loss\":2.0}\nnoise\n{\"step\":2,\"loss\":null}\n{\"step\":2,\"warning\":\"<short>\"}\n{\"step\":3,\"lo";

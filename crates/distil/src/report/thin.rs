@@ -10,9 +10,6 @@ pub(super) const MOST: usize = 600;
 /// Steps of a curve that can be read without means.
 pub(super) const READABLE: usize = 60;
 
-/// Points of a curve of means.
-const MEANS: usize = 200;
-
 /// Windows of means in a curve.
 const WINDOWS: usize = 40;
 
@@ -78,14 +75,15 @@ pub(super) fn extremes(column: Column<'_>, most: usize) -> Vec<(f64, f64)> {
     points
 }
 
-/// A moving mean and how many steps it is over; none for a curve that is short enough to be read.
-pub(super) fn means(column: Column<'_>) -> Option<(usize, Vec<(f64, f64)>)> {
+/// A moving mean at `most` places and how many steps it is over; none for a curve that is short enough
+/// to be read.
+pub(super) fn means(column: Column<'_>, most: usize) -> Option<(usize, Vec<(f64, f64)>)> {
     let count = column.len();
     if count < READABLE || column.finite() < READABLE {
         return None;
     }
     let window = (count / WINDOWS).max(3);
-    let centers = MEANS.min(count);
+    let centers = most.clamp(1, count);
     let mean = |center: usize| {
         let middle = (2 * center + 1) * count / (2 * centers);
         let from = middle.saturating_sub(window / 2);
@@ -131,7 +129,7 @@ mod tests {
                 .any(|(x, y)| (400_000.0..450_000.0).contains(x) && y.is_nan())
         );
         assert!(drawn.is_sorted_by(|a, b| a.0 < b.0));
-        let (window, means) = means(column(&steps, &values)).unwrap();
+        let (window, means) = means(column(&steps, &values), 200).unwrap();
         assert_eq!((window, means.len()), (25_000, 200));
         let there = means.iter().filter(|(_, y)| y.is_finite()).count();
         assert!((180..200).contains(&there), "the gap stays: {there}");
@@ -143,14 +141,14 @@ mod tests {
         let drawn = extremes(column, MOST);
         assert_eq!((drawn[0], drawn[2]), ((1.0, 1.0), (5.0, 3.0)));
         assert!(drawn[1].1.is_nan());
-        assert!(means(column).is_none());
+        assert!(means(column, 200).is_none());
     }
 
     #[test]
     fn means_are_of_the_window() {
         let steps: Vec<usize> = (0..400).collect();
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 2)).collect();
-        let (window, means) = means(column(&steps, &values)).unwrap();
+        let (window, means) = means(column(&steps, &values), 200).unwrap();
         assert_eq!(window, 10);
         assert!(means.iter().all(|(_, mean)| (mean - 0.5).abs() < 0.1));
     }

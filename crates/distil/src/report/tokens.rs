@@ -21,7 +21,13 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         return None;
     }
     let mut rows: Vec<(usize, &str, &TokenRow)> = Vec::new();
+    let mut students: Vec<usize> = Vec::new();
     for (index, run) in runs.iter().enumerate() {
+        // Of several training seeds, the first run stands for all.
+        if students.contains(&run.style) {
+            continue;
+        }
+        students.push(run.style);
         for evaluation in &run.evaluations {
             let of = evaluation
                 .tokens
@@ -56,8 +62,9 @@ fn view(runs: &[Run], rows: &[(usize, &str, &TokenRow)]) -> String {
     let reward_scale = typical(rewards);
     let ratio_scale = typical(ratios);
     let mut text = about(
-        "The reward is the one that the teacher's logits induce of each token: blue above 0, orange below. The log-ratio \
-         is log p − log q: blue where the teacher finds the token likelier than the student does, orange where less \
+        "Each token is coloured. By reward, the one that the teacher's logits induce (LLMR), in nats: blue above 0, \
+         orange below. By log p/q = log p − log q, in nats, with the teacher's probability p of the token and the \
+         student's q: blue where the teacher finds the token likelier than the student does, orange where less \
          likely. Point at a token for its numbers.",
     );
     text += "<div class=\"tokens\">\n";
@@ -85,7 +92,8 @@ fn view(runs: &[Run], rows: &[(usize, &str, &TokenRow)]) -> String {
     let mut shown = 0;
     let mut last = None;
     for (index, name, row) in rows {
-        if used + row.tokens.len() > MOST {
+        // The first text is shown whatever its length, as far as it fits.
+        if used > 0 && used + row.tokens.len() > MOST {
             break;
         }
         if last != Some((*name, row.row)) {
@@ -94,14 +102,14 @@ fn view(runs: &[Run], rows: &[(usize, &str, &TokenRow)]) -> String {
         }
         let run = match runs.len() {
             1 => String::new(),
-            _ => named(*index, &runs[*index].label) + " ",
+            _ => named(runs[*index].style, &runs[*index].label) + " ",
         };
         let _ = write!(
             text,
             "<div class=\"text\"><p class=\"who\">{run}{}</p><p>",
             escape(who(&row.source))
         );
-        for place in 0..row.tokens.len() {
+        for place in 0..row.tokens.len().min(MOST) {
             text += &token(row, place, reward_scale, ratio_scale);
         }
         text += "</p></div>\n";

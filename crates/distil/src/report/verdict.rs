@@ -1,65 +1,129 @@
 //! Which of two students is better, in a sentence for every pair.
 
-use super::compare::{Comparison, Evidence, Verdict};
+use super::compare::{Comparison, Evidence, Verdict, leaves_out_zero};
+use super::family::{Family, families};
 use super::format::{number, plural, signed, signed_range};
 use super::html::{escape, named};
+use super::results::evaluation_names;
 use super::run::Run;
 use super::words::{self, direction, title};
+use crate::eval::metric::metric;
 
-/// Runs of which every pair gets a sentence; of more, each against the best.
+/// Students of which every pair gets a sentence; of more, each against the best.
 const PAIRWISE: usize = 4;
+
+/// The pairs to compare, by place: all of few students; of many, each with the one whose main metric
+/// is best.
+pub(super) fn pairs(families: &[Family<'_>]) -> Vec<(usize, usize)> {
+    match families.len() <= PAIRWISE {
+        true => (0..families.len())
+            .flat_map(|a| (a + 1..families.len()).map(move |b| (a, b)))
+            .collect(),
+        false => {
+            let best = best(families);
+            (0..families.len())
+                .filter(|&other| other != best)
+                .map(|other| (best, other))
+                .collect()
+        }
+    }
+}
 
 /// A sentence for every pair and every evaluation.
 pub(super) fn verdicts(runs: &[Run]) -> String {
-    let pairs: Vec<(usize, usize)> = match runs.len() <= PAIRWISE {
-        true => (0..runs.len())
-            .flat_map(|a| (a + 1..runs.len()).map(move |b| (a, b)))
-            .collect(),
-        false => {
-            let best = best(runs);
-            (0..runs.len())
-                .filter(|&i| i != best)
-                .map(|i| (best, i))
-                .collect()
-        }
-    };
+    let families = families(runs);
+    let names = evaluation_names(runs);
     let mut text = String::new();
-    let mut paired_rows = false;
-    for (a, b) in pairs {
-        for (name, metric, comparison) in comparisons(&runs[a], &runs[b]) {
-            paired_rows |= matches!(comparison.evidence, Evidence::Paired { .. });
-            let names = [named(a, &runs[a].label), named(b, &runs[b].label)];
-            text += &sentence(&names, name.as_deref(), &metric, &comparison);
+    let (mut rows, mut seeds, mut without) = (false, false, false);
+    for (a, b) in pairs(&families) {
+        let (a, b) = (&families[a], &families[b]);
+        let comparisons = comparisons(&names, a, b);
+        for (name, metric, comparison) in &comparisons {
+            rows |= comparison.over_rows().is_some();
+            seeds |= comparison.seeds.is_some();
+            without |= comparison.seeds.is_none();
+            text += &sentence(a, b, name.as_deref(), metric, comparison);
         }
-        if comparisons(&runs[a], &runs[b]).is_empty() {
+        if comparisons.is_empty() {
             text += &format!(
                 "<li><strong class=\"open\">Cannot be compared.</strong> {} and {} have no metric in common.</li>\n",
-                named(a, &runs[a].label),
-                named(b, &runs[b].label)
+                named(a.style, a.label),
+                named(b.style, b.label)
             );
         }
     }
-    let note = match paired_rows {
-        true => {
-            "An interval covers the choice of rows and, with several seeds, of samples. It does not cover \
-             another training seed: of that, one run each says nothing."
-        }
-        false => "One training run each: what another training seed would give is not known.",
-    };
+    let mut notes = Vec::new();
+    if rows {
+        notes.push(
+            "An interval over the rows says what other questions of the same kind would give these very \
+             students.",
+        );
+    }
+    if seeds {
+        notes.push(
+            "An interval over training seeds (Student's t, as Welch has it) says what training each student \
+             again would give. A student is called better only if every interval leaves out 0.",
+        );
+    }
+    if without {
+        notes.push(
+            "Where a student was trained once, nobody knows what another training seed would give: train \
+             with several seeds and report all of the runs.",
+        );
+    }
+    if families.len() > PAIRWISE {
+        notes.push(
+            "Of more than four students, each is compared with the one that has the best number.",
+        );
+    }
     format!(
-        "<div class=\"verdict\"><h3>Which student is better</h3><ul>\n{text}</ul><p class=\"about\">{note}</p></div>\n"
+        "<div class=\"verdict\"><h3>Which student is better</h3><ul>\n{text}</ul><p class=\"about\">{}</p></div>\n",
+        notes.join(" ")
     )
 }
 
-/// The run with the best main metric.
-fn best(runs: &[Run]) -> usize {
-    let names = words::in_order(runs.iter().flat_map(Run::measured).collect());
-    let Some(main) = words::main(&names) else {
+/// The place of the student with the best main metric: of the first evaluation that all have, else of
+/// what the runs measured at their ends.
+fn best(families: &[Family<'_>]) -> usize {
+    let mut names: Vec<&String> = Vec::new();
+    for run in families.iter().flat_map(|family| &family.runs) {
+        for name in run.evaluations.iter().map(|evaluation| &evaluation.name) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    let all_have = |name: &&&String| families.iter().all(|f| !f.evaluations(name).is_empty());
+    let name = names.iter().find(all_have);
+    let metrics: Vec<String> = match name {
+        Some(name) => families
+            .iter()
+            .flat_map(|f| f.evaluations(name))
+            .flat_map(|file| file.metrics.keys().cloned())
+            .collect(),
+        None => {
+            let runs = families.iter().flat_map(|family| &family.runs);
+            runs.flat_map(|run| run.measured()).collect()
+        }
+    };
+    let metrics = words::in_order(metrics);
+    let Some(main) = words::main(&metrics) else {
         return 0;
     };
+    let value = |family: &Family<'_>| -> Option<f64> {
+        let values: Vec<f64> = match name {
+            Some(name) => family
+                .evaluations(name)
+                .iter()
+                .filter_map(|file| file.metrics.get(main)?.center())
+                .collect(),
+            None => family.outcomes(main).1,
+        };
+        (!values.is_empty()).then(|| super::student_t::mean(&values))
+    };
     let mut best = 0;
-    for index in 1..runs.len() {
-        let (this, that) = (runs[index].outcome(main).1, runs[best].outcome(main).1);
+    for index in 1..families.len() {
+        let (this, that) = (value(&families[index]), value(&families[best]));
         if this.is_some_and(|this| that.is_none_or(|that| words::beats(main, this, that))) {
             best = index;
         }
@@ -68,40 +132,35 @@ fn best(runs: &[Run]) -> usize {
 }
 
 /// By the main metric of each evaluation that both have; of the runs' own numbers if there is none.
-fn comparisons(a: &Run, b: &Run) -> Vec<(Option<String>, String, Comparison)> {
-    let mut names: Vec<&String> = a.evaluations.iter().map(|e| &e.name).collect();
-    names.dedup();
+fn comparisons(
+    names: &[String],
+    a: &Family<'_>,
+    b: &Family<'_>,
+) -> Vec<(Option<String>, String, Comparison)> {
     let mut found = Vec::new();
     for name in names {
-        let (Some(ours), Some(theirs)) = (a.evaluation(name), b.evaluation(name)) else {
-            continue;
+        let has = |family: &Family<'_>, metric: &String| {
+            let files = family.evaluations(name);
+            files.iter().any(|file| file.metrics.contains_key(metric))
         };
-        let common = ours
-            .metrics
-            .keys()
-            .filter(|metric| theirs.metrics.contains_key(*metric));
-        let common = words::in_order(common.cloned().collect());
+        let ours = a.evaluations(name);
+        let ours = ours.iter().flat_map(|file| file.metrics.keys().cloned());
+        let common = words::in_order(ours.filter(|metric| has(b, metric)).collect());
         let Some(main) = words::main(&common) else {
             continue;
         };
-        if let Some(comparison) = Comparison::of(main, ours, theirs) {
+        if let Some(comparison) = Comparison::of(main, a, b, Some(name)) {
             found.push((Some(name.clone()), main.clone(), comparison));
         }
     }
     if found.is_empty() {
-        let ours = a.measured();
-        let common: Vec<String> = b
-            .measured()
-            .into_iter()
-            .filter(|m| ours.contains(m))
-            .collect();
         // Only what both measured at their ends can be compared.
-        let common: Vec<String> = common
-            .into_iter()
-            .filter(|m| a.outcome(m).1.is_some() && b.outcome(m).1.is_some())
-            .collect();
+        let ends = |family: &Family<'_>, metric: &String| !family.outcomes(metric).1.is_empty();
+        let ours = a.runs.iter().flat_map(|run| run.measured());
+        let common = ours.filter(|metric| ends(a, metric) && ends(b, metric));
+        let common = words::in_order(common.collect());
         if let Some(main) = words::main(&common)
-            && let Some(comparison) = Comparison::of_ends(main, a, b)
+            && let Some(comparison) = Comparison::of(main, a, b, None)
         {
             found.push((None, main.clone(), comparison));
         }
@@ -110,60 +169,100 @@ fn comparisons(a: &Run, b: &Run) -> Vec<(Option<String>, String, Comparison)> {
 }
 
 fn sentence(
-    [a, b]: &[String; 2],
+    a: &Family<'_>,
+    b: &Family<'_>,
     evaluation: Option<&str>,
     metric: &str,
     comparison: &Comparison,
 ) -> String {
+    // The better one first, so that numbers and differences read as the sentence does.
+    if comparison.verdict(metric) == Verdict::Second {
+        return sentence(b, a, evaluation, metric, &comparison.swapped());
+    }
     let on = evaluation.map_or(String::new(), |name| format!(" on {}", escape(name)));
     let by = format!("{}{on}", escape(&title(metric)));
     let numbers = format!("{} against {}", number(comparison.a), number(comparison.b));
-    let verdict = comparison.verdict(metric);
-    let better = match verdict {
-        Verdict::First => Some((a, b)),
-        Verdict::Second => Some((b, a)),
-        _ => None,
-    };
-    let how = match &comparison.evidence {
-        Evidence::Paired { rows, .. } => {
-            format!(
-                "the same {} answered by both, compared row by row",
-                plural(*rows, "row")
-            )
+    let (first, second) = (named(a.style, a.label), named(b.style, b.label));
+    let head = match comparison.verdict(metric) {
+        Verdict::First | Verdict::Second => {
+            format!("<strong class=\"sure\">{first} is better than {second}</strong>")
         }
-        Evidence::Unpaired { .. } => {
-            "from the two intervals, since there are no answers to the same rows to pair".to_owned()
+        Verdict::Undecided => {
+            format!("<strong class=\"open\">Not decided between {first} and {second}</strong>")
         }
-        Evidence::Numbers => String::new(),
-    };
-    let text = match (comparison.difference(), better) {
-        (Some((difference, interval)), Some((winner, loser))) => format!(
-            "<strong class=\"sure\">{winner} is better than {loser}</strong> by {by}: {numbers} ({}). \
-             The difference is {}, and with 95 % confidence it is {}, which leaves out 0 ({how}).",
-            direction(metric),
-            signed(difference),
-            signed_range(interval)
-        ),
-        (Some((difference, interval)), None) => format!(
-            "<strong class=\"open\">Not decided between {a} and {b}</strong> by {by}: {numbers} ({}). \
-             The difference is {}, and with 95 % confidence it is {}: no difference at all is possible ({how}). \
-             More rows or more seeds would narrow this.",
-            direction(metric),
-            signed(difference),
-            signed_range(interval)
-        ),
-        (None, _) => {
+        Verdict::NoEvidence => {
             let seems = match words::beats(metric, comparison.a, comparison.b) {
-                true => format!("{a} has the better number"),
+                true => format!("{first} has the better number"),
                 false if comparison.a == comparison.b => "the numbers are the same".to_owned(),
-                false => format!("{b} has the better number"),
+                false => format!("{second} has the better number"),
             };
-            format!(
-                "<strong class=\"open\">No evidence between {a} and {b}</strong> beyond a single number each: \
-                 by {by}, {seems} ({numbers}; {}), but nothing says how sure that is.",
+            return format!(
+                "<li><strong class=\"open\">No evidence between {first} and {second}</strong> beyond a single \
+                 number each: by {by}, {seems} ({numbers}; {}), but nothing says how sure that is.</li>\n",
                 direction(metric)
-            )
+            );
         }
     };
+    let mut text = format!(
+        "{head} by {by}: {numbers} ({}). The difference is {}.",
+        direction(metric),
+        signed(comparison.difference())
+    );
+    if let Some(interval) = comparison.over_rows() {
+        text += &format!(
+            " Over the rows{} ({}).",
+            says(interval),
+            how(metric, &comparison.evidence)
+        );
+        if !leaves_out_zero(interval) {
+            text += " More rows, or more seeds for sampling answers, would narrow this.";
+        }
+    }
+    if let Some(seeds) = &comparison.seeds {
+        let (ours, theirs) = (plural(seeds.runs.0, "run"), plural(seeds.runs.1, "run"));
+        text += &match seeds.interval {
+            Some(interval) => {
+                let mut text = format!(
+                    " Over training seeds{} ({ours} against {theirs}).",
+                    says(interval)
+                );
+                if !leaves_out_zero(interval) {
+                    text += " More training seeds would narrow this.";
+                }
+                text
+            }
+            None => format!(
+                " Over training seeds nothing can be said: {ours} and {theirs} without any difference among them."
+            ),
+        };
+    }
     format!("<li>{text}</li>\n")
+}
+
+fn says(interval: (f64, f64)) -> String {
+    let what = match leaves_out_zero(interval) {
+        true => "which leaves out 0",
+        false => "so there may be no difference at all",
+    };
+    format!(
+        " it is, with 95 % confidence, {}, {what}",
+        signed_range(interval)
+    )
+}
+
+fn how(name: &str, evidence: &Evidence) -> String {
+    let answers = metric(name).is_none_or(|metric| metric.needs_answers());
+    match evidence {
+        Evidence::Paired { rows, .. } if answers => format!(
+            "the same {} answered by both, compared row by row",
+            plural(*rows, "row")
+        ),
+        Evidence::Paired { rows, .. } => format!(
+            "both measured on the references of the same {}, compared row by row",
+            plural(*rows, "row")
+        ),
+        _ => {
+            "from the two intervals, since there are no numbers of the same rows to pair".to_owned()
+        }
+    }
 }

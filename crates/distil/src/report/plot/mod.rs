@@ -258,7 +258,13 @@ impl Plot {
             return rows;
         }
         let mut x = f64::INFINITY;
+        // Curves of one name and style, such as the runs of one student, are one entry.
+        let alike =
+            |a: &Curve, b: &Curve| a.name == b.name && a.style == b.style && a.side == b.side;
         for (index, curve) in self.curves.iter().enumerate() {
+            if self.curves[..index].iter().any(|other| alike(other, curve)) {
+                continue;
+            }
             let text = self.legend_text(curve).chars().count() as f64;
             let width = 27.0 + text * CHARACTER;
             if x + width > WIDTH {
@@ -454,6 +460,21 @@ mod tests {
             d.split('"').next().unwrap().to_owned()
         };
         assert_eq!(path("kl"), path("&lt;run&gt;"));
+    }
+
+    #[test]
+    fn curves_of_one_name_are_one_entry_of_the_legend() {
+        let mut several = plot(&[(0.0, 1.0), (1.0, 2.0)]);
+        several.legend = true;
+        let runs = ["a", "a", "b"].map(|name| Curve {
+            name: name.into(),
+            line: vec![(0.0, 1.0)],
+            ..Curve::default()
+        });
+        several.curves = runs.into();
+        let svg = several.svg();
+        let entries = |name: &str| svg.matches(&format!(">{name}</text>")).count();
+        assert_eq!((entries("a"), entries("b")), (1, 1), "{svg}");
     }
 
     #[test]

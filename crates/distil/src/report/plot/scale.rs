@@ -31,6 +31,9 @@ impl Axis {
     }
 }
 
+/// What is larger has no place: a range must be finite, too.
+const LARGEST: f64 = 1e300;
+
 /// From values to places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
@@ -42,7 +45,11 @@ pub(super) struct Scale {
 }
 
 impl Scale {
+    /// NaN for what has no place on the page.
     pub(super) fn at(&self, value: f64) -> f64 {
+        if value.abs() >= LARGEST {
+            return f64::NAN;
+        }
         let place = |value: f64| match self.logarithmic {
             true => value.log10(),
             false => value,
@@ -75,8 +82,7 @@ pub(super) fn scale(
     const DECADES: f64 = 2.3;
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values.chain(axis.holds.iter().copied()) {
-        // A range must be finite, too.
-        if value.abs() < 1e300 {
+        if value.abs() < LARGEST {
             (low, high) = (low.min(value), high.max(value));
         }
     }
@@ -139,6 +145,7 @@ mod tests {
         assert!(wide.logarithmic);
         assert!((wide.at(10f64.powf(0.5)) - 5.0).abs() < 1e-6);
         assert!(!wide.at(-1.0).is_finite(), "it has no place");
+        assert!(wide.at(1e301).is_nan(), "nor has this");
         let axis = Axis {
             linear: true,
             ..Axis::of("x")
