@@ -185,9 +185,11 @@ pub struct Part {
 /// # Errors
 /// Those that the run would end with before its first step.
 pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
-    let setup = setup(config, events)?;
+    let mut setup = setup(config, None, events)?;
+    let teacher = read_teacher(&mut setup)?;
     let warnings = warnings::all(config, &setup, false)?;
-    of_setup(config, &setup, &Machine::measure(config), warnings)
+    let machine = Machine::measure(config);
+    of_setup(config, &setup, teacher.as_ref(), &machine, warnings)
 }
 
 /// As [`plan`], of a run that starts from the student of an earlier stage. Its size is that of the
@@ -196,21 +198,32 @@ pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> 
 /// # Errors
 /// As [`plan`].
 pub fn plan_continued(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
-    let setup = setup(config, events)?;
+    let mut setup = setup(config, None, events)?;
+    let teacher = read_teacher(&mut setup)?;
     let warnings = warnings::all(config, &setup, true)?;
-    of_setup(config, &setup, &Machine::measure(config), warnings)
+    let machine = Machine::measure(config);
+    of_setup(config, &setup, teacher.as_ref(), &machine, warnings)
+}
+
+/// The teacher's network: that its weights can be read is part of what is checked.
+fn read_teacher(setup: &mut Setup) -> Result<Option<Llama>> {
+    match &mut setup.material.teacher {
+        Some(teacher) => Ok(Some(teacher.network()?.clone())),
+        None => Ok(None),
+    }
 }
 
 fn of_setup(
     config: &Config,
     setup: &Setup,
+    teacher: Option<&Llama>,
     machine: &Machine,
     warnings: Vec<Warning>,
 ) -> Result<Plan> {
     let (material, method) = (&setup.material, &config.method);
     let networks = Networks {
         student: &material.student.network,
-        teacher: material.teacher.as_ref().map(|teacher| &teacher.network),
+        teacher,
         third: third_network(method, &material.student.network)?,
     };
     let texts = Texts::of(

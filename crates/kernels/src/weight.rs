@@ -58,6 +58,14 @@ impl Weight {
         }
     }
 
+    /// The same weight, products with it computed in `precision`; a packed one stays as it is.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        match self {
+            Self::Plain(tensor, _) => Self::Plain(tensor, precision),
+            Self::Packed(_) => self,
+        }
+    }
+
     /// The same weight, untracked.
     pub fn inner(&self) -> Self {
         match self {

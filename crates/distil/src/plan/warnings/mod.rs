@@ -262,7 +262,7 @@ fn templates_of(config: &Config, setup: &Setup) -> Result<Option<Warning>> {
     let prompts: Vec<(usize, &Prompt)> = prompts.take(templates::COMPARED).collect();
     templates::read_differently(
         &config.data.template,
-        [&teacher.tokenizer, &material.student.tokenizer],
+        [&teacher.outline.tokenizer, &material.student.tokenizer],
         &setup.sources.train,
         &prompts,
     )
@@ -300,9 +300,9 @@ fn references<'a>(data: &'a DataSet, rows: &[usize]) -> Vec<(usize, &'a str)> {
 /// Tokens of the shorter context of both models.
 fn context(setup: &Setup) -> usize {
     let material = &setup.material;
-    let models = material.teacher.iter().chain([&material.student]);
-    let contexts = models.map(|model| model.network.config().context);
-    contexts.min().unwrap_or(usize::MAX)
+    let of_student = material.student.network.config().context;
+    let teacher = material.teacher.as_ref();
+    teacher.map_or(of_student, |t| t.outline.config.context.min(of_student))
 }
 
 /// The row with this number.
