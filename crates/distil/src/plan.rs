@@ -190,9 +190,11 @@ pub struct Part {
 /// # Errors
 /// Those that the run would end with before its first step.
 pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
-    let setup = setup(config, events)?;
+    let mut setup = setup(config, None, events)?;
+    let teacher = read_teacher(&mut setup)?;
     let warnings = warnings::all(config, &setup, false)?;
-    of_setup(config, &setup, &Machine::measure(config), warnings)
+    let machine = Machine::measure(config);
+    of_setup(config, &setup, teacher.as_ref(), &machine, warnings)
 }
 
 /// As [`plan`], of a run that starts from the student of an earlier stage. Its size is that of the
@@ -201,21 +203,32 @@ pub fn plan(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> 
 /// # Errors
 /// As [`plan`].
 pub fn plan_continued(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Plan> {
-    let setup = setup(config, events)?;
+    let mut setup = setup(config, None, events)?;
+    let teacher = read_teacher(&mut setup)?;
     let warnings = warnings::all(config, &setup, true)?;
-    of_setup(config, &setup, &Machine::measure(config), warnings)
+    let machine = Machine::measure(config);
+    of_setup(config, &setup, teacher.as_ref(), &machine, warnings)
+}
+
+/// The teacher's network: that its weights can be read is part of what is checked.
+fn read_teacher(setup: &mut Setup) -> Result<Option<Llama>> {
+    match &mut setup.material.teacher {
+        Some(teacher) => Ok(Some(teacher.network()?.clone())),
+        None => Ok(None),
+    }
 }
 
 fn of_setup(
     config: &Config,
     setup: &Setup,
+    teacher: Option<&Llama>,
     machine: &Machine,
     warnings: Vec<Warning>,
 ) -> Result<Plan> {
     let (material, method) = (&setup.material, &config.method);
     let networks = Networks {
         student: &material.student.network,
-        teacher: material.teacher.as_ref().map(|teacher| &teacher.network),
+        teacher,
         third: third_network(method, &material.student.network)?,
     };
     let texts = Texts::of(
@@ -336,9 +349,9 @@ fn sampled_at_once(setup: &Setup, config: &Config, texts: &Texts, batch: usize) 
 /// Tokens of the shorter context of both models.
 fn context(setup: &Setup) -> usize {
     let material = &setup.material;
-    let models = material.teacher.iter().chain([&material.student]);
-    let contexts = models.map(|model| model.network.config().context);
-    contexts.min().unwrap_or(usize::MAX)
+    let of_student = material.student.network.config().context;
+    let teacher = material.teacher.as_ref();
+    teacher.map_or(of_student, |t| t.outline.config.context.min(of_student))
 }
 
 fn rows_of(counts: &Counts, data: &DataSet) -> Rows {

@@ -1,8 +1,93 @@
-//! The teacher and what it must share with its student.
+//! The teacher: when its weights are in memory, and what it must share with its student.
 
-use distil_model::Model;
+use burn::tensor::Device;
+use distil_kernels::{Precision, Weight};
+use distil_model::config::Config;
+use distil_model::{Llama, Model, Outline, Tokenizer};
 
 use crate::error::{Error, Result};
+
+/// The teacher of a run. Its weights are read when something asks for them, and stay in memory until
+/// this and every network that it gave is dropped.
+#[derive(Clone, Debug)]
+pub struct TeacherModel {
+    /// What is known without the weights.
+    pub outline: Outline,
+    precision: Precision,
+    device: Device,
+    /// As it was read, until it is asked.
+    plain: Option<Model>,
+    /// Ready to be asked.
+    ready: Option<Model>,
+}
+
+impl TeacherModel {
+    /// A teacher that computes in this precision. Nothing is read yet.
+    pub(crate) fn new(outline: Outline, precision: Precision, device: Device) -> Self {
+        Self {
+            outline,
+            precision,
+            device,
+            plain: None,
+            ready: None,
+        }
+    }
+
+    /// In which precision it is asked.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where its numbers are.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The model with its plain weights, to make a student of.
+    ///
+    /// # Errors
+    /// The weights cannot be read.
+    pub(crate) fn plain(&mut self) -> Result<&Model> {
+        if self.plain.is_none() {
+            self.plain = Some(self.outline.load(&self.device)?);
+        }
+        Ok(self.plain.as_ref().expect("it was just read"))
+    }
+
+    /// The model, packed for being asked: its matrices cannot be read.
+    ///
+    /// # Errors
+    /// The weights cannot be read.
+    pub fn model(&mut self) -> Result<&Model> {
+        if self.ready.is_none() {
+            let mut model = self.plain()?.clone();
+            self.plain = None;
+            model.network = model.network.in_precision(self.precision).packed();
+            self.ready = Some(model);
+        }
+        Ok(self.ready.as_ref().expect("it was just made ready"))
+    }
+
+    /// The network of [`TeacherModel::model`].
+    ///
+    /// # Errors
+    /// The weights cannot be read.
+    pub(crate) fn network(&mut self) -> Result<&Llama> {
+        Ok(&self.model()?.network)
+    }
+
+    /// The output head alone, [vocabulary, width], for whoever has the hidden states already.
+    ///
+    /// # Errors
+    /// The weights cannot be read.
+    pub(crate) fn head(&self) -> Result<Weight> {
+        if let Some(model) = &self.ready {
+            return Ok(model.network.head());
+        }
+        let head = self.outline.load_head(&self.device)?;
+        Ok(head.in_precision(self.precision).packed())
+    }
+}
 
 /// The vocabulary both models speak, as a number of leading ids: the tokenizer's.
 ///
@@ -12,9 +97,23 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Some id is another token in the two models, or a token that only one of them has.
 pub fn align(teacher: &Model, student: &Model) -> Result<usize> {
-    let rows = |model: &Model| model.network.config().vocabulary;
-    let common = rows(teacher).min(rows(student));
-    let (t, s) = (&teacher.tokenizer, &student.tokenizer);
+    let configs = [teacher.network.config(), student.network.config()];
+    shared(configs, [&teacher.tokenizer, &student.tokenizer])
+}
+
+/// As [`align`], of what is known without weights.
+///
+/// # Errors
+/// As [`align`].
+pub(crate) fn align_outlines(teacher: &Outline, student: &Outline) -> Result<usize> {
+    let configs = [&teacher.config, &student.config];
+    shared(configs, [&teacher.tokenizer, &student.tokenizer])
+}
+
+/// Of teacher and student.
+fn shared(configs: [&Config; 2], [t, s]: [&Tokenizer; 2]) -> Result<usize> {
+    let common = configs.map(|config| config.vocabulary);
+    let common = common[0].min(common[1]);
     if t.fingerprint() != s.fingerprint() {
         let last = t.vocabulary_size().max(s.vocabulary_size());
         for id in 0..last as u32 {

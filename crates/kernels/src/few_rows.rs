@@ -25,10 +25,11 @@ const BLOCK: usize = 4 * TILE.0;
 /// Weight rows a task.
 const TASK: usize = 16 * BLOCK;
 
-/// `out` [n, m] = `x` [n, k] · `w` [m, k]ᵀ, or += that.
+/// `out` [n, m] = `x` [n, k] · `w` [m, k]ᵀ, or += that. `space` is working memory.
 ///
 /// # Panics
 /// If a slice is not of the size its shape says.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn few_rows(
     x: &[f32],
     n: usize,
@@ -37,14 +38,17 @@ pub(crate) fn few_rows(
     k: usize,
     out: &mut [f32],
     into: Into,
+    space: &mut Vec<f32>,
 ) {
     assert!(x.len() == n * k && w.len() == m * k && out.len() == n * m);
     if out.is_empty() {
         return;
     }
     // Transposed while it is computed, so that each task writes a part of its own.
-    let mut out_mn = vec![0.0; m * n];
-    for_each_chunk(&mut out_mn, TASK * n, |index, out| {
+    let out_mn = space;
+    out_mn.clear();
+    out_mn.resize(m * n, 0.0);
+    for_each_chunk(out_mn, TASK * n, |index, out| {
         let rows = index * TASK..(index * TASK + out.len() / n);
         let w = &w[rows.start * k..rows.end * k];
         arch().dispatch(Task { x, n, w, k, out });
@@ -193,7 +197,7 @@ mod tests {
         ] {
             let (x, w) = (random([n, k], 1).0, random([m, k], 2).0);
             let mut out = vec![9.0; n * m];
-            few_rows(&x, n, &w, m, k, &mut out, Into::Replace);
+            few_rows(&x, n, &w, m, k, &mut out, Into::Replace, &mut Vec::new());
             for i in 0..n {
                 for j in 0..m {
                     let want: f64 = (0..k)
@@ -213,7 +217,16 @@ mod tests {
         let (m, k) = (70, 83);
         let (x, w) = (random([21, k], 3).0, random([m, k], 4).0);
         let mut together = vec![0.0; 21 * m];
-        few_rows(&x, 21, &w, m, k, &mut together, Into::Replace);
+        few_rows(
+            &x,
+            21,
+            &w,
+            m,
+            k,
+            &mut together,
+            Into::Replace,
+            &mut Vec::new(),
+        );
         for row in 0..21 {
             let mut alone = vec![0.0; m];
             few_rows(
@@ -224,6 +237,7 @@ mod tests {
                 k,
                 &mut alone,
                 Into::Replace,
+                &mut Vec::new(),
             );
             assert_eq!(alone, together[row * m..(row + 1) * m]);
         }

@@ -295,7 +295,8 @@ impl Side {
                 } else if count <= MOST_ROWS {
                     let h = &values(hidden)[first * width..(first + count) * width];
                     let w = &head.values()[..vocabulary * width];
-                    few_rows(h, count, w, vocabulary, *width, out, Into::Replace);
+                    let (into, space) = (Into::Replace, &mut Vec::new());
+                    few_rows(h, count, w, vocabulary, *width, out, into, space);
                 } else {
                     let w = Matrix::new(head.values(), vocabulary, *width, *width).transposed();
                     matmul(h, w, out, vocabulary, Into::Replace, head.precision);

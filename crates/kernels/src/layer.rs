@@ -19,7 +19,7 @@ use crate::rms_norm::normalise;
 use crate::rope::RopeTable;
 use crate::swiglu::gate;
 use crate::team::{for_each_chunk, together};
-use crate::weight::{HostWeight, Operand, Weight};
+use crate::weight::{HostWeight, Operand, ProductSpace, Weight};
 
 /// Values a task of an operation by rows works on.
 const BLOCK: usize = 32 * 1024;
@@ -95,14 +95,16 @@ impl HostLayer {
             mixed,
             gates,
             ups,
+            products,
         } = scratch;
         let n = *n;
         let [q, k, v, o, gate_proj, up, down] = &self.linears;
         self.norm(h, &self.norms[0], x);
-        let operand = Operand::new(x, n, &q.weight);
+        let operand = Operand::new(x, n, &q.weight, products);
         for (linear, out) in [(q, &mut *queries), (k, &mut *keys), (v, &mut *values)] {
-            linear.apply(&operand, out, Into::Replace);
+            linear.apply(&operand, out, Into::Replace, products);
         }
+        operand.give_back(products);
         if let Some(norms) = &self.head_norms {
             for (x, norm) in [(&mut *queries, &norms[0]), (&mut *keys, &norms[1])] {
                 by_rows(x, norm.len(), |_, rows| {
@@ -122,15 +124,20 @@ impl HostLayer {
             Some((cache, rows)) => cache.attend_slices(index, qkv, pass.segments, rows, mixed),
             None => attend_packed(qkv, pass.segments, self.heads, mixed),
         }
-        o.apply(&Operand::new(mixed, n, &o.weight), h, Into::Add);
+        let operand = Operand::new(mixed, n, &o.weight, products);
+        o.apply(&operand, h, Into::Add, products);
+        operand.give_back(products);
         self.norm(h, &self.norms[1], x);
-        let operand = Operand::new(x, n, &up.weight);
-        gate_proj.apply(&operand, gates, Into::Replace);
-        up.apply(&operand, ups, Into::Replace);
+        let operand = Operand::new(x, n, &up.weight, products);
+        gate_proj.apply(&operand, gates, Into::Replace, products);
+        up.apply(&operand, ups, Into::Replace, products);
+        operand.give_back(products);
         for_each_chunk(gates, BLOCK, |index, gates| {
             gate(gates, &ups[index * BLOCK..][..gates.len()]);
         });
-        down.apply(&Operand::new(gates, n, &down.weight), h, Into::Add);
+        let operand = Operand::new(gates, n, &down.weight, products);
+        down.apply(&operand, h, Into::Add, products);
+        operand.give_back(products);
     }
 
     fn norm(&self, h: &[f32], weight: &[f32], x: &mut [f32]) {
@@ -142,8 +149,8 @@ impl HostLayer {
 }
 
 impl HostLinear {
-    fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into) {
-        self.weight.apply(operand, out, into);
+    fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into, space: &mut ProductSpace) {
+        self.weight.apply(operand, out, into, space);
         if let Some(bias) = &self.bias {
             for row in out.chunks_exact_mut(bias.len()) {
                 for (out, bias) in row.iter_mut().zip(bias) {
@@ -154,16 +161,43 @@ impl HostLinear {
     }
 }
 
-/// What is between the operations of a layer; the next layer uses it again.
-struct Scratch {
+/// What is between the operations of a layer. The next layer uses it again, and, where a cache keeps it,
+/// the next token.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Tokens.
     n: usize,
+    /// [n, width].
     x: Vec<f32>,
+    /// [n, query heads · dimension], as `mixed`; keys and values [n, key–value heads · dimension].
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
     mixed: Vec<f32>,
+    /// [n, feed-forward width].
     gates: Vec<f32>,
     ups: Vec<f32>,
+    products: ProductSpace,
+}
+
+impl Scratch {
+    /// Makes it that of `n` tokens of such a layer; what it held is meaningless.
+    fn fit(&mut self, n: usize, width: usize, layer: &HostLayer) {
+        let (heads, e) = (layer.heads, layer.heads.dimension);
+        let feed_forward = layer.linears[4].weight.rows();
+        self.n = n;
+        for (space, width) in [
+            (&mut self.x, width),
+            (&mut self.queries, heads.query * e),
+            (&mut self.keys, heads.key_value * e),
+            (&mut self.values, heads.key_value * e),
+            (&mut self.mixed, heads.query * e),
+            (&mut self.gates, feed_forward),
+            (&mut self.ups, feed_forward),
+        ] {
+            space.resize(n * width, 0.0);
+        }
+    }
 }
 
 /// Carries embedded tokens through all layers.
@@ -182,19 +216,11 @@ pub fn run_layers(layers: &[HostLayer], embedded: Tensor<2>, mut pass: Pass<'_>)
     if let Some((cache, rows)) = &pass.cache {
         cache.check(pass.segments, rows);
     }
-    let e = first.heads.dimension;
-    let space = |width: usize| vec![0.0; n * width];
-    let feed_forward = first.linears[4].weight.rows();
-    let mut scratch = Scratch {
-        n,
-        x: space(width),
-        queries: space(first.heads.query * e),
-        keys: space(first.heads.key_value * e),
-        values: space(first.heads.key_value * e),
-        mixed: space(first.heads.query * e),
-        gates: space(feed_forward),
-        ups: space(feed_forward),
+    let mut scratch = match &mut pass.cache {
+        Some((cache, _)) => std::mem::take(&mut cache.scratch),
+        None => Scratch::default(),
     };
+    scratch.fit(n, width, first);
     let mut h = values(&primitive(embedded)).to_vec();
     together(|| {
         for (index, layer) in layers.iter().enumerate() {
@@ -203,6 +229,10 @@ pub fn run_layers(layers: &[HostLayer], embedded: Tensor<2>, mut pass: Pass<'_>)
     });
     if let Some((cache, rows)) = &mut pass.cache {
         cache.extend(pass.segments, rows);
+        // That of prompts is larger than any token needs.
+        if n <= cache.rows() {
+            cache.scratch = scratch;
+        }
     }
     Tensor::from_primitive::<Flex>(FlexTensor::from_data(TensorData::new(h, shape)))
 }

@@ -60,7 +60,8 @@ impl HostKernel for Linear {
         let data = if n <= MOST_ROWS && self.precision == Precision::F32 {
             let mut data = vec![0.0; n * out];
             let (x, w) = (inputs[0].data, inputs[1].data);
-            few_rows(x, n, w, out, width, &mut data, Into::Replace);
+            let space = &mut Vec::new();
+            few_rows(x, n, w, out, width, &mut data, Into::Replace, space);
             data
         } else {
             let (x, w) = (matrix(inputs[0]), matrix(inputs[1]));

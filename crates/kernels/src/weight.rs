@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 use crate::few_rows::{MOST_ROWS, few_rows};
 use crate::host::{on_host, primitive, values};
 use crate::matmul::{Into, Matrix, Threads, matmul};
-use crate::packed::{self, Exactness, Packed, product};
+use crate::packed::{self, Exactness, Packed, Spare, product};
 use crate::precision::Precision;
 
 /// A weight matrix W [out, in] of y = x Wᵀ. Cloning shares the values.
@@ -58,6 +58,14 @@ impl Weight {
         }
     }
 
+    /// The same weight, products with it computed in `precision`; a packed one stays as it is.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        match self {
+            Self::Plain(tensor, _) => Self::Plain(tensor, precision),
+            Self::Packed(_) => self,
+        }
+    }
+
     /// The same weight, untracked.
     pub fn inner(&self) -> Self {
         match self {
@@ -85,6 +93,15 @@ impl Weight {
     }
 }
 
+/// Memory that products use again.
+#[derive(Debug, Default)]
+pub(crate) struct ProductSpace {
+    /// Of the operands that are packed.
+    packed: Spare,
+    /// Of products of few rows.
+    few_rows: Vec<f32>,
+}
+
 /// The left operand of products with several weights.
 pub(crate) struct Operand<'a> {
     x: Matrix<'a>,
@@ -94,7 +111,12 @@ pub(crate) struct Operand<'a> {
 
 impl<'a> Operand<'a> {
     /// `x` [n, in] for products with weights like `weight`, packed if theirs go by tiles.
-    pub(crate) fn new(x: &'a [f32], n: usize, weight: &HostWeight) -> Self {
+    pub(crate) fn new(
+        x: &'a [f32],
+        n: usize,
+        weight: &HostWeight,
+        space: &mut ProductSpace,
+    ) -> Self {
         let width = x.len() / n.max(1);
         let matrix = Matrix::new(x, n, width, width);
         let exactness = match weight {
@@ -102,11 +124,19 @@ impl<'a> Operand<'a> {
             HostWeight::Plain(_) if n > MOST_ROWS => Precision::F32.exactness(),
             HostWeight::Plain(_) => None,
         };
-        let packed = exactness.map(|exactness| Packed::left(matrix, exactness, Threads::All));
+        let packed = exactness
+            .map(|exactness| Packed::left_in(matrix, exactness, Threads::All, &mut space.packed));
         Self {
             x: matrix,
             values: x,
             packed,
+        }
+    }
+
+    /// Its memory is for the next one.
+    pub(crate) fn give_back(self, space: &mut ProductSpace) {
+        if let Some(packed) = self.packed {
+            packed.give_back(&mut space.packed);
         }
     }
 }
@@ -135,7 +165,13 @@ impl HostWeight {
     }
 
     /// `out` [n, out] = x Wᵀ, or += x Wᵀ.
-    pub(crate) fn apply(&self, operand: &Operand<'_>, out: &mut [f32], into: Into) {
+    pub(crate) fn apply(
+        &self,
+        operand: &Operand<'_>,
+        out: &mut [f32],
+        into: Into,
+        space: &mut ProductSpace,
+    ) {
         let n = operand.x.rows;
         // What the operand was packed for may have been another kind of weight.
         let packed_as = |exactness: Exactness| {
@@ -155,7 +191,8 @@ impl HostWeight {
                 let w = values(weight);
                 let (columns, width) = (out.len() / n.max(1), operand.x.columns);
                 if n <= MOST_ROWS {
-                    return few_rows(operand.values, n, w, columns, width, out, into);
+                    let (x, space) = (operand.values, &mut space.few_rows);
+                    return few_rows(x, n, w, columns, width, out, into, space);
                 }
                 let w = Matrix::new(w, columns, width, width).transposed();
                 match Precision::F32.exactness() {

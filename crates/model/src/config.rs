@@ -176,6 +176,20 @@ impl Config {
         config
     }
 
+    /// Number of parameters of a network of this shape.
+    pub fn parameters(&self) -> usize {
+        let (d, f, e) = (self.width, self.feed_forward, self.heads.dimension);
+        let (queries, keys) = (self.heads.query * e, self.heads.key_value * e);
+        let if_any = |is: bool, count: usize| if is { count } else { 0 };
+        let matrices = 2 * queries * d + 2 * keys * d + 3 * f * d;
+        let biases = if_any(self.qkv_bias, queries + 2 * keys)
+            + if_any(self.output_bias, d)
+            + if_any(self.mlp_bias, 2 * f + d);
+        let norms = 2 * d + if_any(self.family == Family::Qwen3, 2 * e);
+        let heads = self.vocabulary * d * if self.tied { 1 } else { 2 };
+        heads + self.layers * (matrices + biases + norms) + d
+    }
+
     /// `config.json` of a model of this shape with f32 weights.
     pub fn to_json(&self) -> Value {
         let mut json = self.json.clone();

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, activation::log_softmax};
 use distil_kernels::math::argmax;
-use distil_kernels::{CrossEntropy, add_embedding_gradient, attach_gradient, head_pass, to_host};
+use distil_kernels::{
+    CrossEntropy, Weight, add_embedding_gradient, attach_gradient, head_pass, to_host,
+};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -125,6 +127,18 @@ fn portable_compositions_equal_the_kernels() {
         for (a, b) in kernels.iter().flatten().zip(portable.iter().flatten()) {
             assert!((a - b).abs() < 1e-4, "{name}: {a} against {b}");
         }
+    }
+}
+
+#[test]
+fn a_shape_knows_its_parameters_and_the_head_can_be_read_alone() {
+    for name in MODELS {
+        let (network, _) = load(name);
+        assert_eq!(network.config().parameters(), network.size(), "{name}");
+        let weights = Weights::open(&folder(name)).unwrap();
+        let head = Llama::load_head(&weights, &network.device()).unwrap();
+        let values = |head: Weight| to_host(head.tensor().unwrap().clone());
+        assert_eq!(values(head), values(network.head()), "{name}");
     }
 }
 

@@ -17,6 +17,6 @@ mod golden;
 
 pub use error::{ModelError, Result, unreadable_fix, unwritable_fix};
 pub use llama::{Llama, Parameter, Tokens, Trail};
-pub use model::Model;
+pub use model::{Model, Outline};
 pub use tokenizer::Tokenizer;
 pub use weights::{Stored, write_tensors};

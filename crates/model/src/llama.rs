@@ -151,6 +151,24 @@ impl Llama {
         }
     }
 
+    /// Reads the output head alone, [vocabulary, width].
+    ///
+    /// # Errors
+    /// As [`Llama::load`].
+    pub fn load_head(weights: &Weights, device: &Device) -> Result<Weight> {
+        let config = Config::from_json(weights.config_json()?, weights.path())?;
+        let name = match config.tied {
+            true => "model.embed_tokens.weight",
+            false => "lm_head.weight",
+        };
+        let mut read = |name: &str, shape: &[usize]| read_tensor(weights, name, shape);
+        let mut make = Maker {
+            read: &mut read,
+            device,
+        };
+        Ok(make.matrix(name, [config.vocabulary, config.width])?.into())
+    }
+
     /// Builds a network of a given shape; `read` returns the values of a named tensor.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use distil_kernels::Weight;
 use serde_json::{Value, json};
 
+use crate::config::Config;
 use crate::error::{ModelError, Result};
 use crate::files;
 use crate::llama::Llama;
@@ -25,18 +27,34 @@ pub struct Model {
     path: PathBuf,
 }
 
-impl Model {
-    /// Opens a Hugging Face directory or a `.gguf` file.
+/// All of a model but its weights, which stay on the disk until [`Outline::load`].
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// The network's shape.
+    pub config: Config,
+    /// As [`Model::tokenizer`].
+    pub tokenizer: Tokenizer,
+    /// As [`Model::stop_ids`].
+    pub stop_ids: Vec<u32>,
+    generation_config: Option<Value>,
+    path: PathBuf,
+}
+
+impl Outline {
+    /// Reads configuration and tokenizer of a Hugging Face directory or a `.gguf` file.
     ///
     /// # Errors
-    /// Weights, configuration or tokenizer are missing, damaged, not supported, or do not belong
-    /// together.
-    pub fn open(path: &Path, device: &Device) -> Result<Self> {
-        let weights = Weights::open(path)?;
+    /// They are missing, damaged, not supported, or do not belong together.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::of(&Weights::open(path)?)
+    }
+
+    fn of(weights: &Weights) -> Result<Self> {
+        let path = weights.path();
         let tokenizer = Tokenizer::open(path)?;
         let generation_config = weights.generation_config_json()?;
-        let network = Llama::load(&weights, device)?;
-        let (tokens, rows) = (tokenizer.vocabulary_size(), network.config().vocabulary);
+        let config = Config::from_json(weights.config_json()?, path)?;
+        let (tokens, rows) = (tokenizer.vocabulary_size(), config.vocabulary);
         if tokens > rows {
             return Err(ModelError::Format {
                 path: path.to_owned(),
@@ -47,7 +65,6 @@ impl Model {
                 fix: "use the tokenizer the model was published with".into(),
             });
         }
-        let network = network.with_tokens(tokens);
         let mut stop_ids: Vec<u32> = tokenizer.eos().into_iter().collect();
         let configured = generation_config
             .as_ref()
@@ -58,12 +75,64 @@ impl Model {
             }
         }
         Ok(Self {
-            network,
+            config,
             tokenizer,
             stop_ids,
             generation_config,
             path: path.to_owned(),
         })
+    }
+
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// They are missing, damaged, or not those of the configuration.
+    pub fn load(&self, device: &Device) -> Result<Model> {
+        self.load_from(&Weights::open(&self.path)?, device)
+    }
+
+    fn load_from(&self, weights: &Weights, device: &Device) -> Result<Model> {
+        let network = Llama::load(weights, device)?;
+        Ok(Model {
+            network: network.with_tokens(self.tokenizer.vocabulary_size()),
+            tokenizer: self.tokenizer.clone(),
+            stop_ids: self.stop_ids.clone(),
+            generation_config: self.generation_config.clone(),
+            path: self.path.clone(),
+        })
+    }
+
+    /// Reads the weights of the output head alone, [vocabulary, width].
+    ///
+    /// # Errors
+    /// As [`Outline::load`].
+    pub fn load_head(&self, device: &Device) -> Result<Weight> {
+        Llama::load_head(&Weights::open(&self.path)?, device)
+    }
+
+    /// Where the model is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// As [`Model::eos`].
+    ///
+    /// # Errors
+    /// As [`Model::eos`].
+    pub fn eos(&self) -> Result<u32> {
+        first_stop(&self.stop_ids, &self.path)
+    }
+}
+
+impl Model {
+    /// Opens a Hugging Face directory or a `.gguf` file.
+    ///
+    /// # Errors
+    /// Weights, configuration or tokenizer are missing, damaged, not supported, or do not belong
+    /// together.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let weights = Weights::open(path)?;
+        Outline::of(&weights)?.load_from(&weights, device)
     }
 
     /// Where the model was read from.
@@ -76,11 +145,7 @@ impl Model {
     /// # Errors
     /// The model has none: it could not be taught to stop.
     pub fn eos(&self) -> Result<u32> {
-        self.stop_ids.first().copied().ok_or_else(|| ModelError::Format {
-            path: self.path.clone(),
-            what: "the tokenizer names no end-of-sequence token".into(),
-            fix: "set eos_token in tokenizer_config.json or eos_token_id in generation_config.json".into(),
-        })
+        first_stop(&self.stop_ids, &self.path)
     }
 
     /// This model with another network of the same vocabulary.
@@ -128,6 +193,16 @@ impl Model {
         let tensors = parameters.map(|(name, parameter)| (name, parameter.stored()));
         write_tensors(&dir.join("model.safetensors"), tensors)
     }
+}
+
+/// The token appended to every complete response.
+fn first_stop(stop_ids: &[u32], path: &Path) -> Result<u32> {
+    stop_ids.first().copied().ok_or_else(|| ModelError::Format {
+        path: path.to_owned(),
+        what: "the tokenizer names no end-of-sequence token".into(),
+        fix: "set eos_token in tokenizer_config.json or eos_token_id in generation_config.json"
+            .into(),
+    })
 }
 
 /// One id or a list of ids.

@@ -67,12 +67,8 @@ impl Training {
         Ok(Self {
             optimizer: Optimizer::new(&SETTINGS, &student),
             student,
-            teacher: Teacher {
-                // What was loaded is given up: a run's teacher has no second copy either.
-                network: model.in_precision(precision.into()).packed(),
-                vocabulary,
-                states: None,
-            },
+            // What was loaded is given up: a run's teacher has no second copy either.
+            teacher: Teacher::live(model.in_precision(precision.into()).packed(), vocabulary),
         })
     }
 
@@ -139,7 +135,7 @@ impl Training {
         let forward = |network: &Llama| {
             forward_operations(network, fed, length) + head_operations(network, predicted)
         };
-        forward(&self.teacher.network) + 3.0 * forward(&self.student)
+        forward(self.teacher.network()) + 3.0 * forward(&self.student)
     }
 }
 
@@ -192,6 +188,6 @@ mod tests {
         assert_eq!(steps, [1, 2, 3]);
         assert!(phases.values().all(|&seconds| seconds > 0.0), "{phases:?}");
         assert_ne!(before, weights(&training.student));
-        assert_eq!(before, weights(&training.teacher.network));
+        assert_eq!(before, weights(training.teacher.network()));
     }
 }

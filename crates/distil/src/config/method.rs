@@ -547,6 +547,17 @@ pub enum LmSource {
     Corpus,
 }
 
+/// What a method's steps ask of the teacher. What it is asked before the first step does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TeacherInSteps {
+    /// Nothing.
+    Nothing,
+    /// Its head: the hidden states are kept.
+    Head,
+    /// About texts that it has not read yet.
+    Whole,
+}
+
 impl Method {
     /// The name as in the configuration.
     pub fn name(&self) -> &'static str {
@@ -573,6 +584,25 @@ impl Method {
                 ..
             }) => sequence.pairs != Pairs::Data || sequence.loss.needs_reference(),
             _ => true,
+        }
+    }
+
+    /// What the steps ask of the teacher; `cached`: whether its states on the training texts are kept.
+    pub fn teacher_in_steps(&self, cached: bool) -> TeacherInSteps {
+        let of_kept_texts = match self {
+            Self::Sft | Self::SeqKd(_) => return TeacherInSteps::Nothing,
+            Self::Kd(_) => true,
+            Self::Gkd(settings) => settings.student_share == 0.0,
+            Self::Dpkd(settings) => match &settings.form {
+                DpkdForm::Token(token) => token.corpus_weight == 0.0,
+                DpkdForm::Sequence(sequence) if sequence.loss.needs_reference() => false,
+                DpkdForm::Sequence(_) => return TeacherInSteps::Nothing,
+            },
+            _ => false,
+        };
+        match cached && of_kept_texts {
+            true => TeacherInSteps::Head,
+            false => TeacherInSteps::Whole,
         }
     }
 

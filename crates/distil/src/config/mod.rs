@@ -35,12 +35,13 @@ pub use method::{
     Baseline, DistiLlm, Divergence, DivergenceTerm, Dpkd, DpkdForm, DpkdSequence, DpkdToken, Gkd,
     JudgeKind, JudgeSettings, Kd, Llmr, LmSource, Method, MiniLlm, MmPbkd, PairSource, Pairs, Pbkd,
     PbkdMode, PreferenceKind, Reference, Responses, RewardBaseline, Rollout, Sampling, SeqKd,
-    StateValue, TokenLoss, Unfinished,
+    StateValue, TeacherInSteps, TokenLoss, Unfinished,
 };
 pub use models::{Precision, Prune, Start, Student, Teacher};
 pub use reference::{reference, reference_of};
 pub use train::{Length, Schedule, Train};
 
+use crate::eval::metric::metric;
 use crate::{Error, Result};
 use document::Document;
 use given::Given;
@@ -94,6 +95,21 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_resolved(path: &Path) -> Result<Self> {
         build(&read(path)?, path, &[], References::Absolute)
+    }
+
+    /// Whether an evaluation asks the teacher something.
+    pub(crate) fn measures_with_teacher(&self) -> bool {
+        let needs = |name: &String| metric(name).is_some_and(|metric| metric.needs_teacher());
+        self.data.eval.is_some() && self.eval.metrics.iter().any(needs)
+    }
+
+    /// What a run asks of the teacher after its preparation.
+    pub(crate) fn teacher_in_steps(&self) -> TeacherInSteps {
+        let cached = self.teacher.as_ref().is_some_and(|teacher| teacher.cache);
+        match self.measures_with_teacher() {
+            true => TeacherInSteps::Whole,
+            false => self.method.teacher_in_steps(cached),
+        }
     }
 
     /// The configuration as TOML, every key in a fixed order; keys that are not set stand as comments.

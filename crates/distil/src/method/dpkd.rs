@@ -17,8 +17,7 @@ use std::sync::Arc;
 
 use distil_model::Llama;
 
-use super::kd;
-use super::kept_samples::{Whose, kept_samples};
+use super::kd::{self, live_teacher, teacher_samples};
 use super::kept_states;
 use super::language_modelling::{lm_pass, texts_of_step};
 use super::pass::{MakeObjective, Teacher, Texts, predicted, token_pass};
@@ -35,37 +34,25 @@ use crate::rollout::on_policy::{Ask, Policy};
 
 pub(crate) fn prepare(
     settings: Dpkd,
-    material: Material,
+    mut material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
     let form = match settings.form {
         DpkdForm::Token(form) => {
-            let mut teacher = kd::teacher(&material)?;
-            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
-                return Ok(None);
-            }
-            let (data, corpus) = (material.examples, material.corpus);
-            let method = token_form(settings.beta, form, teacher, data, corpus);
-            return Ok(Some(Box::new(method)));
+            let data = std::mem::take(&mut material.examples);
+            let teacher = kept_states::teacher(&mut material, &data, preparation)?;
+            let method = |teacher| {
+                let method = token_form(settings.beta, form, teacher, data, material.corpus);
+                Box::new(method) as Box<dyn Method>
+            };
+            return Ok(teacher.map(method));
         }
         DpkdForm::Sequence(form) => form,
     };
-    // Sampled pairs are drawn by the teacher even where the loss has no reference.
-    let teacher = match form.loss.needs_reference() || form.pairs != Pairs::Data {
-        true => Some(kd::teacher(&material)?),
-        false => None,
-    };
-    let reference = teacher.filter(|_| form.loss.needs_reference());
-    let source = match (&form.pairs, &material.teacher) {
-        (Pairs::Samples(rollout), Some(model)) => {
-            let samples = kept_samples(
-                Whose::Teacher,
-                model,
-                &material.prompts,
-                1,
-                *rollout,
-                preparation,
-            )?;
+    let source = match &form.pairs {
+        // Sampled pairs are drawn by the teacher even where the loss has no reference.
+        Pairs::Samples(rollout) => {
+            let samples = teacher_samples(&mut material, 1, *rollout, preparation)?;
             let Some(chosen) = samples else {
                 return Ok(None);
             };
@@ -74,7 +61,11 @@ pub(crate) fn prepare(
                 student: preparation.student(&material, rollout),
             }
         }
-        _ => Source::Data(material.pairs),
+        Pairs::Data => Source::Data(std::mem::take(&mut material.pairs)),
+    };
+    let reference = match form.loss.needs_reference() {
+        true => Some(live_teacher(&mut material)?),
+        false => None,
     };
     Ok(Some(Box::new(SequenceForm {
         loss: PreferenceLoss {

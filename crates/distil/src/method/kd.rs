@@ -9,32 +9,27 @@ use super::kept_samples::{Whose, kept_samples};
 use super::kept_states;
 use super::pass::{MakeObjective, PositionWise, Teacher};
 use super::{Material, Method, Preparation};
-use crate::config::{DivergenceTerm, Kd, Responses};
+use crate::config::{DivergenceTerm, Kd, Responses, Rollout};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::DivergenceLoss;
+use crate::teacher::TeacherModel;
 
 /// Names of the objective's terms behind the loss.
 pub(crate) const TERMS: &[&str] = &["divergence", "cross_entropy"];
 
 pub(crate) fn prepare(
     settings: Kd,
-    material: Material,
+    mut material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
-    let mut teacher = teacher(&material)?;
-    let texts = match (&settings.responses, &material.teacher) {
-        (Responses::Teacher(rollout), Some(model)) => {
-            let prompts = &material.prompts;
-            kept_samples(Whose::Teacher, model, prompts, 1, *rollout, preparation)?
-        }
-        _ => Some(material.examples),
+    let texts = match &settings.responses {
+        Responses::Teacher(rollout) => teacher_samples(&mut material, 1, *rollout, preparation)?,
+        Responses::Data => Some(std::mem::take(&mut material.examples)),
     };
     let Some(texts) = texts else { return Ok(None) };
-    if !kept_states::attach(&mut teacher, &texts, preparation)? {
-        return Ok(None);
-    }
-    Ok(Some(Box::new(method(settings.term, teacher, texts))))
+    let teacher = kept_states::teacher(&mut material, &texts, preparation)?;
+    Ok(teacher.map(|teacher| Box::new(method(settings.term, teacher, texts)) as Box<dyn Method>))
 }
 
 /// A divergence to the teacher.
@@ -62,16 +57,30 @@ pub(crate) fn objective(term: DivergenceTerm) -> Box<MakeObjective> {
 }
 
 /// The teacher a method cannot do without.
-pub(crate) fn teacher(material: &Material) -> Result<Teacher> {
-    match &material.teacher {
-        Some(teacher) => Ok(Teacher {
-            network: teacher.network.clone(),
-            vocabulary: material.vocabulary,
-            states: None,
-        }),
-        None => Err(Error::Mismatch {
-            what: "this method learns from a teacher and none is set".into(),
-            fix: "add [teacher] model = \"…\"".into(),
-        }),
-    }
+pub(crate) fn teacher_of(material: &mut Material) -> Result<&mut TeacherModel> {
+    material.teacher.as_mut().ok_or_else(|| Error::Mismatch {
+        what: "this method learns from a teacher and none is set".into(),
+        fix: "add [teacher] model = \"…\"".into(),
+    })
+}
+
+/// The same, read and ready to be asked about anything.
+pub(crate) fn live_teacher(material: &mut Material) -> Result<Teacher> {
+    let vocabulary = material.vocabulary;
+    let network = teacher_of(material)?.network()?.clone();
+    Ok(Teacher::live(network, vocabulary))
+}
+
+/// Its kept answers to the prompts. `None` if the user interrupted.
+pub(crate) fn teacher_samples(
+    material: &mut Material,
+    per_prompt: usize,
+    rollout: Rollout,
+    preparation: &mut Preparation<'_>,
+) -> Result<Option<Vec<Example>>> {
+    let prompts = std::mem::take(&mut material.prompts);
+    let whose = Whose::Teacher(teacher_of(material)?);
+    let samples = kept_samples(whose, &prompts, per_prompt, rollout, preparation);
+    material.prompts = prompts;
+    samples
 }

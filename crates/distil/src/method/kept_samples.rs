@@ -18,33 +18,67 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Preparation;
-use crate::config::Rollout;
+use crate::config::{Config, Rollout};
 use crate::data::example::{Example, PromptExample};
 use crate::error::{Error, Result};
 use crate::rollout::{Finish, Generation, Prompt, generate};
+use crate::teacher::TeacherModel;
 use crate::train::Event;
 
 /// Whose answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    Teacher,
+pub(crate) enum Whose<'a> {
+    /// The teacher's; it is read if there is something left to answer.
+    Teacher(&'a mut TeacherModel),
     /// The student's before its first step.
-    FirstStudent,
+    FirstStudent(&'a Model),
 }
 
-impl Whose {
-    fn name(self) -> &'static str {
+impl Whose<'_> {
+    fn name(&self) -> &'static str {
         match self {
-            Self::Teacher => "teacher",
-            Self::FirstStudent => "student",
+            Self::Teacher(_) => "teacher",
+            Self::FirstStudent(_) => "student",
         }
     }
 
-    fn doing(self) -> &'static str {
+    fn doing(&self) -> &'static str {
         match self {
-            Self::Teacher => "the teacher answers",
-            Self::FirstStudent => "the student answers",
+            Self::Teacher(_) => "the teacher answers",
+            Self::FirstStudent(_) => "the student answers",
         }
+    }
+
+    /// Number of leading ids that are tokens.
+    fn tokens(&self) -> usize {
+        match self {
+            Self::Teacher(teacher) => teacher.outline.tokenizer.vocabulary_size(),
+            Self::FirstStudent(model) => model.network.tokens(),
+        }
+    }
+
+    /// Equal numbers for both models would draw equal answers where they agree.
+    fn seed(&self, of_run: u64) -> u64 {
+        match self {
+            Self::Teacher(_) => of_run,
+            Self::FirstStudent(_) => of_run ^ 0x5354_5544_454E_5400,
+        }
+    }
+
+    /// The network that answers, in the precision of its samples, and the tokens that end an answer.
+    fn answering(&mut self, config: &Config) -> Result<(Llama, Vec<u32>)> {
+        let (network, stop_ids) = match self {
+            Self::Teacher(teacher) => {
+                let model = teacher.model()?;
+                (model.network.clone(), model.stop_ids.clone())
+            }
+            Self::FirstStudent(model) => {
+                let precision = config.student.sampling_precision.into();
+                let network = model.network.clone().in_precision(precision);
+                (network, model.stop_ids.clone())
+            }
+        };
+        // Once for all chunks.
+        Ok((network.packed(), stop_ids))
     }
 }
 
@@ -66,8 +100,7 @@ const CHUNK: usize = 64;
 /// `per_prompt` samples of the model for each prompt, in the prompts' order. `None` if the user
 /// interrupted.
 pub(crate) fn kept_samples(
-    whose: Whose,
-    model: &Model,
+    mut whose: Whose<'_>,
     prompts: &[PromptExample],
     per_prompt: usize,
     rollout: Rollout,
@@ -76,24 +109,24 @@ pub(crate) fn kept_samples(
     let (folder, name) = (preparation.folder.path(), whose.name());
     let path = folder.join(format!("{name}-samples.jsonl"));
     let partial = folder.join(format!("{name}-samples.partial.jsonl"));
-    let network = answering(whose, model, preparation);
-    let key = Key {
-        path: model.path(),
-        precision: network.precision(),
-        prompts,
-        per_prompt,
-        rollout,
-        seed: preparation.config.seed,
-    };
-    let key = key.hash();
-    if whose == Whose::Teacher {
+    let config = preparation.config;
+    if let Whose::Teacher(teacher) = &whose {
+        let key = Key {
+            path: teacher.outline.path(),
+            precision: teacher.precision(),
+            prompts,
+            per_prompt,
+            rollout,
+            seed: config.seed,
+        };
+        let key = key.hash();
         if !path.exists() && !partial.exists() {
             take_over(folder, &path, &key)?;
         }
         files::write_whole(&folder.join(KEY), key.as_bytes())?;
     }
     let total = prompts.len() * per_prompt;
-    let tokens = network.tokens();
+    let tokens = whose.tokens();
     let mut samples = match path.exists() {
         true => read(&path, total, tokens, false)?,
         false => read(&partial, total, tokens, true)?,
@@ -119,13 +152,10 @@ pub(crate) fn kept_samples(
         let generation = Generation {
             sampling: rollout.sampling,
             max_new_tokens: rollout.max_new_tokens,
-            // Equal numbers for both models would draw equal answers where they agree.
-            seed: match whose {
-                Whose::Teacher => preparation.config.seed,
-                Whose::FirstStudent => preparation.config.seed ^ 0x5354_5544_454E_5400,
-            },
-            batch: preparation.config.eval.batch,
+            seed: whose.seed(config.seed),
+            batch: config.eval.batch,
         };
+        let (network, stop_ids) = whose.answering(config)?;
         let mut done = samples.len();
         for chunk in &chunks {
             if preparation.interrupt.load(Ordering::Relaxed) {
@@ -139,20 +169,14 @@ pub(crate) fn kept_samples(
                 })
                 .collect();
             let events = &mut *preparation.events;
-            let responses = generate(
-                &network,
-                &model.stop_ids,
-                &rows,
-                &generation,
-                &mut |_, _| {
-                    done += 1;
-                    events(Event::Progress {
-                        what: whose.doing(),
-                        done,
-                        total,
-                    });
-                },
-            )?;
+            let responses = generate(&network, &stop_ids, &rows, &generation, &mut |_, _| {
+                done += 1;
+                events(Event::Progress {
+                    what: whose.doing(),
+                    done,
+                    total,
+                });
+            })?;
             for (&sample, response) in chunk.iter().zip(responses) {
                 let line = Line {
                     sample,
@@ -174,19 +198,6 @@ pub(crate) fn kept_samples(
         row: prompts[i / per_prompt].row,
     };
     Ok(Some(samples.into_iter().map(example).collect()))
-}
-
-/// The network that answers, in the precision of its samples.
-fn answering(whose: Whose, model: &Model, preparation: &Preparation<'_>) -> Llama {
-    let network = model.network.clone();
-    let network = match whose {
-        Whose::Teacher => network,
-        Whose::FirstStudent => {
-            network.in_precision(preparation.config.student.sampling_precision.into())
-        }
-    };
-    // Once for all chunks.
-    network.packed()
 }
 
 /// What the samples depend on: the model and the precision it is computed in, the prompts, how often

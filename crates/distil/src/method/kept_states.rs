@@ -11,13 +11,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use distil_kernels::to_host;
 
-use super::Preparation;
+use super::kd::{live_teacher, teacher_of};
 use super::pass::{Teacher, predicted};
+use super::{Material, Preparation};
+use crate::config::TeacherInSteps;
 use crate::data::batch::{micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
@@ -38,32 +40,45 @@ pub(crate) struct KeptStates {
     device: Device,
 }
 
-/// Gives `teacher` its states on `texts`, if the configuration asks for a cache; `false` if the user
-/// interrupted.
-pub(crate) fn attach(
-    teacher: &mut Teacher,
+/// The method's teacher: with its states on `texts`, if the configuration asks for a cache, and then
+/// without its network where the method asks about no other text. `None` if the user interrupted.
+pub(crate) fn teacher(
+    material: &mut Material,
     texts: &[Example],
     preparation: &mut Preparation<'_>,
-) -> Result<bool> {
-    let asked = preparation.config.teacher.as_ref().is_some_and(|t| t.cache);
-    if !asked {
-        return Ok(true);
+) -> Result<Option<Teacher>> {
+    let config = preparation.config;
+    if !config.teacher.as_ref().is_some_and(|t| t.cache) {
+        return live_teacher(material).map(Some);
     }
-    let states = KeptStates::prepare(teacher, texts, preparation)?;
-    teacher.states = states.map(Arc::new);
-    Ok(teacher.states.is_some())
+    let vocabulary = material.vocabulary;
+    let asked = teacher_of(material)?;
+    let (width, device) = (asked.outline.config.width, asked.device().clone());
+    let live = || Ok(Teacher::live(asked.network()?.clone(), vocabulary));
+    let states = KeptStates::prepare(width, &device, live, texts, preparation)?;
+    let Some(states) = states else {
+        return Ok(None);
+    };
+    let network = match config.method.teacher_in_steps(true) {
+        TeacherInSteps::Whole => Some(asked.network()?.clone()),
+        TeacherInSteps::Head | TeacherInSteps::Nothing => None,
+    };
+    let head = asked.head()?;
+    Ok(Some(Teacher::cached(states, network, head, vocabulary)))
 }
 
 impl KeptStates {
-    fn prepare(
-        teacher: &Teacher,
+    /// The states on `texts`, of so many numbers each; `live` gives the teacher, if some are missing.
+    pub(super) fn prepare(
+        width: usize,
+        device: &Device,
+        live: impl FnOnce() -> Result<Teacher>,
         texts: &[Example],
         preparation: &mut Preparation<'_>,
     ) -> Result<Option<Self>> {
         let folder = preparation.folder.path();
         let path = folder.join("teacher-states.f32");
         let partial = folder.join("teacher-states.partial.f32");
-        let width = teacher.network.config().width;
         let mut starts = vec![0];
         for text in texts {
             starts.push(starts[starts.len() - 1] + predicted(text));
@@ -89,13 +104,14 @@ impl KeptStates {
             file.set_len(bytes(starts[(done * CHUNK).min(texts.len())]))
                 .map_err(failed)?;
             file.seek(SeekFrom::End(0)).map_err(failed)?;
+            let teacher = live()?;
             for chunk in done..chunks {
                 if preparation.interrupt.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
                 let part = &texts[chunk * CHUNK..((chunk + 1) * CHUNK).min(texts.len())];
                 let most = preparation.config.train.micro_batch_tokens;
-                file.write_all(&states_of(teacher, part, most))
+                file.write_all(&states_of(&teacher, part, most))
                     .and_then(|()| file.sync_data())
                     .map_err(failed)?;
                 (preparation.events)(Event::Progress {
@@ -125,7 +141,7 @@ impl KeptStates {
             path,
             starts,
             width,
-            device: teacher.network.device(),
+            device: device.clone(),
         }))
     }
 

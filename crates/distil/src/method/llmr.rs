@@ -67,7 +67,7 @@ impl LlmrMethod {
             let lengths: Vec<usize> = as_read.iter().map(Example::len).collect();
             for range in micro_batches(&lengths, work.micro_batch_tokens) {
                 let batch = pack(&as_read[range.clone()].iter().collect::<Vec<_>>());
-                let network = &self.teacher.network;
+                let network = self.teacher.network();
                 let qs = work.phases.time("teacher", || {
                     let hidden = embedding(network.hidden(tokens(&batch)), &batch.predict);
                     let vocabulary = self.teacher.vocabulary;

@@ -55,7 +55,7 @@ impl Method for MiniLlmMethod {
         let settings = &self.settings;
         let asks = asks(&self.prompts, rows);
         let mixture = Mixture {
-            network: &self.teacher.network,
+            network: self.teacher.network(),
             share: settings.teacher_mix,
             vocabulary: self.teacher.vocabulary,
         };

@@ -25,8 +25,7 @@ use distil_model::prune::evenly_spaced;
 use distil_model::{Llama, Parameter, files};
 
 use super::judge::Judge;
-use super::kd::teacher;
-use super::kept_samples::{Whose, kept_samples};
+use super::kd::{live_teacher, teacher_samples};
 use super::network_file::{self, damaged};
 use super::pass::{Teacher, Tracked, predicted};
 use super::watched::looks_at;
@@ -46,25 +45,14 @@ const START: f32 = 1.0 / 32.0;
 
 pub(crate) fn prepare(
     settings: Settings,
-    material: Material,
+    mut material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
-    let live = teacher(&material)?;
-    let Some(model) = &material.teacher else {
+    let samples = teacher_samples(&mut material, 1, settings.rollout, preparation)?;
+    let Some(samples) = samples else {
         return Ok(None);
     };
-    let prompts = &material.prompts;
-    let Some(samples) = kept_samples(
-        Whose::Teacher,
-        model,
-        prompts,
-        1,
-        settings.rollout,
-        preparation,
-    )?
-    else {
-        return Ok(None);
-    };
+    let live = live_teacher(&mut material)?;
     let student = preparation.student(&material, &settings.rollout);
     let judge = Judge::new(&settings.judge, &material, preparation.config.seed)?;
     let network = q_network(&material.student.network, settings.q_layers)?;

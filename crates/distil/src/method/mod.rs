@@ -40,13 +40,14 @@ use crate::config::{Config, LmSource, Method as Choice, Rollout};
 use crate::data::example::{Example, PairExample, PromptExample};
 use crate::error::Result;
 use crate::rollout::on_policy::{OnPolicy, Policy};
+use crate::teacher::TeacherModel;
 use crate::train::{Event, Folder, Gradients};
 
 /// What a run has to work with.
 pub struct Material {
-    /// The teacher, for methods that have one. Its network is packed for being asked: its matrices
-    /// cannot be read.
-    pub teacher: Option<Model>,
+    /// The teacher, if there is one; its weights are read when they are asked for, and freed with
+    /// this unless a method keeps what it got.
+    pub teacher: Option<TeacherModel>,
     /// The student as it starts; its tokenizer is used throughout.
     pub student: Model,
     /// Leading ids that both models share.
@@ -179,7 +180,7 @@ impl Preparation<'_> {
 
 /// Makes the configured method ready. `None` if the user interrupted it; what was generated is kept.
 pub(crate) fn prepare(
-    material: Material,
+    mut material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
     Ok(match &preparation.config.method {
@@ -188,34 +189,28 @@ pub(crate) fn prepare(
         Choice::SeqKd(settings) => seqkd::prepare(settings.clone(), material, preparation)?,
         Choice::Gkd(settings) => {
             let student = preparation.student(&material, &settings.rollout);
-            let mut teacher = kd::teacher(&material)?;
-            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
+            let examples = std::mem::take(&mut material.examples);
+            let teacher = kept_states::teacher(&mut material, &examples, preparation)?;
+            let Some(teacher) = teacher else {
                 return Ok(None);
-            }
-            Some(Box::new(gkd::method(
-                settings,
-                teacher,
-                student,
-                material.examples,
-            )))
+            };
+            Some(Box::new(gkd::method(settings, teacher, student, examples)))
         }
         Choice::DistiLlm(settings) => {
             let student = preparation.student(&material, &settings.rollout);
-            let mut teacher = kd::teacher(&material)?;
-            if !kept_states::attach(&mut teacher, &material.examples, preparation)? {
+            let examples = std::mem::take(&mut material.examples);
+            let teacher = kept_states::teacher(&mut material, &examples, preparation)?;
+            let Some(teacher) = teacher else {
                 return Ok(None);
-            }
+            };
             let settings = settings.clone();
             Some(Box::new(distillm::method(
-                settings,
-                teacher,
-                student,
-                material.examples,
+                settings, teacher, student, examples,
             )))
         }
         Choice::MiniLlm(settings) => Some(Box::new(minillm::MiniLlmMethod {
             settings: settings.clone(),
-            teacher: kd::teacher(&material)?,
+            teacher: kd::live_teacher(&mut material)?,
             student: preparation.student(&material, &settings.rollout),
             prompts: material.prompts,
             texts: match settings.lm_source {
@@ -225,7 +220,7 @@ pub(crate) fn prepare(
         })),
         Choice::Llmr(settings) => Some(Box::new(llmr::LlmrMethod {
             settings: settings.clone(),
-            teacher: kd::teacher(&material)?,
+            teacher: kd::live_teacher(&mut material)?,
             student: preparation.student(&material, &settings.rollout),
             prompts: material.prompts,
             templates: material.teacher_prompts,

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use distil_kernels::{RowObjective, RowTerms, TeacherHead, attach_gradient, embedding, head_pass};
+use distil_kernels::{
+    RowObjective, RowTerms, TeacherHead, Weight, attach_gradient, embedding, head_pass,
+};
 use distil_model::{Llama, Tokens, Trail};
 
 use super::kept_states::KeptStates;
@@ -23,19 +25,53 @@ use crate::train::Gradients;
 /// A teacher and the leading ids it shares with the student.
 #[derive(Clone, Debug)]
 pub(crate) struct Teacher {
-    pub(crate) network: Llama,
+    /// Its network; none where it is asked only about texts whose states are kept.
+    network: Option<Llama>,
+    head: Weight,
     pub(crate) vocabulary: usize,
     /// What it said of the training texts before, where that is kept.
-    pub(crate) states: Option<Arc<KeptStates>>,
+    states: Option<Arc<KeptStates>>,
 }
 
 impl Teacher {
+    /// A teacher that can be asked about anything.
+    pub(crate) fn live(network: Llama, vocabulary: usize) -> Self {
+        Self {
+            head: network.head(),
+            network: Some(network),
+            vocabulary,
+            states: None,
+        }
+    }
+
+    /// A teacher with states that are kept; without `network` it can be asked about nothing else.
+    pub(crate) fn cached(
+        states: KeptStates,
+        network: Option<Llama>,
+        head: Weight,
+        vocabulary: usize,
+    ) -> Self {
+        Self {
+            network,
+            head,
+            vocabulary,
+            states: Some(Arc::new(states)),
+        }
+    }
+
+    /// # Panics
+    /// If there is none: the method said that it asks about kept texts alone.
+    pub(crate) fn network(&self) -> &Llama {
+        let network = self.network.as_ref();
+        network.expect("a method that reads other texts keeps the whole teacher")
+    }
+
     /// As [`Teacher::head`], from what is kept if the batch is made of these training texts.
     fn head_of(&self, batch: &PackedBatch, numbers: Option<&[usize]>) -> Result<TeacherHead> {
         match (&self.states, numbers) {
             (Some(states), Some(numbers)) => Ok(TeacherHead {
                 hidden: states.hidden(numbers)?,
-                weight: self.network.head(),
+                weight: self.head.clone(),
             }),
             _ => Ok(self.head(batch)),
         }
@@ -44,8 +80,8 @@ impl Teacher {
     /// The teacher's side of the head for a batch's predicting positions.
     pub(crate) fn head(&self, batch: &PackedBatch) -> TeacherHead {
         TeacherHead {
-            hidden: embedding(self.network.hidden(tokens(batch)), &batch.predict),
-            weight: self.network.head(),
+            hidden: embedding(self.network().hidden(tokens(batch)), &batch.predict),
+            weight: self.head.clone(),
         }
     }
 }

@@ -23,7 +23,7 @@ use distil_model::{Llama, files};
 use serde::{Deserialize, Serialize};
 
 use super::judge::Judge;
-use super::kd;
+use super::kd::{live_teacher, teacher_samples};
 use super::kept_samples::{Whose, kept_samples};
 use super::network_file::damaged;
 use super::pair_set::{PairSet, StoredPair, batch, is_held_out};
@@ -57,7 +57,6 @@ pub(crate) fn prepare(
     mut material: Material,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Box<dyn Method>>> {
-    let teacher = kd::teacher(&material)?;
     let pairs = std::mem::take(&mut material.pairs);
     if !pairs.is_empty() {
         // The prompts of the data's own pairs.
@@ -69,11 +68,8 @@ pub(crate) fn prepare(
         };
         material.prompts = pairs.iter().map(prompt).collect();
     }
-    let Some(model) = &material.teacher else {
-        return Ok(None);
-    };
-    let (prompts, rollout) = (&material.prompts, settings.rollout);
-    let samples = kept_samples(Whose::Teacher, model, prompts, 1, rollout, preparation)?;
+    let rollout = settings.rollout;
+    let samples = teacher_samples(&mut material, 1, rollout, preparation)?;
     let Some(samples) = samples else {
         return Ok(None);
     };
@@ -83,12 +79,13 @@ pub(crate) fn prepare(
         pairs: PairSource::Samples(_),
     } = settings.mode
     {
-        let (whose, student) = (Whose::FirstStudent, &material.student);
-        match kept_samples(whose, student, prompts, times, rollout, preparation)? {
+        let whose = Whose::FirstStudent(&material.student);
+        match kept_samples(whose, &material.prompts, times, rollout, preparation)? {
             Some(answers) => first_answers = answers,
             None => return Ok(None),
         }
     }
+    let teacher = live_teacher(&mut material)?;
     let judge = match settings.mode.judge() {
         Some(judge) => Judge::new(judge, &material, preparation.config.seed)?,
         // Pairs that come in their order: it is never asked.
@@ -261,7 +258,7 @@ impl Pbkd {
             if !self.judge.needs_likelihood() {
                 return Ok(vec![0.0; texts.len()]);
             }
-            let (network, most) = (&self.teacher.network, work.micro_batch_tokens);
+            let (network, most) = (self.teacher.network(), work.micro_batch_tokens);
             let scores = crate::score::score(network, None, texts, most, &mut |_| {})?;
             let a_token =
                 |s: crate::score::TokenScores| mean(s.logprobs.into_iter().map(f64::from));

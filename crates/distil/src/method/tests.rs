@@ -30,11 +30,7 @@ fn examples() -> Vec<Example> {
 }
 
 fn teacher(seed: u64) -> Teacher {
-    Teacher {
-        network: tiny_network(seed),
-        vocabulary: 24,
-        states: None,
-    }
+    Teacher::live(tiny_network(seed), 24)
 }
 
 fn on_policy() -> Policy {
@@ -388,10 +384,7 @@ fn a_packed_teacher_equals_one_with_rounded_factors() {
     };
     let student = tiny_network(1).trainable();
     let gradient = |network: Llama| {
-        let teacher = Teacher {
-            network,
-            ..teacher(2)
-        };
+        let teacher = Teacher::live(network, 24);
         let mut method = kd::method(term, teacher, examples());
         step(&mut method, &student, 10_000, 1)
             .gradients

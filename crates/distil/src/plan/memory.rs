@@ -9,6 +9,10 @@
 //! bytes or one a weight for the matrices of its layers and its head, 4 for its embedding and vectors. That is the
 //! teacher's size then, and what a student that samples so takes beside its weights while it
 //! samples.
+//!
+//! A teacher that the steps do not ask is not there any more when they begin; of one whose hidden
+//! states are kept, its head is. The peak is then that of the steps or, where the teacher is the larger
+//! model, that of what it does before them.
 
 use distil_kernels as kernels;
 use distil_kernels::packed_bytes;
@@ -17,7 +21,7 @@ use distil_model::Llama;
 use super::networks::Networks;
 use super::{F32, Part, head_weights};
 use crate::bench::{layer_weights, weight_bytes};
-use crate::config::{Config, Method, Precision};
+use crate::config::{Config, Method, Precision, TeacherInSteps};
 
 /// Bytes of a network's matrices packed in this precision, those of its layers and its head.
 fn packed_matrices(network: &Llama, precision: Precision) -> u64 {
@@ -47,7 +51,57 @@ pub(super) struct Peak {
     pub(super) sampled: Option<usize>,
 }
 
+/// Bytes of a network's head alone.
+fn head_bytes(network: &Llama) -> u64 {
+    match network.precision() {
+        kernels::Precision::F32 => head_weights(network) as u64 * F32,
+        precision => (head_weights(network) as f64 * weight_bytes(precision.into())) as u64,
+    }
+}
+
+/// What is in memory at the run's peak, by use.
 pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Vec<Part> {
+    let steps = in_steps(config, networks, peak);
+    let Some(teacher) = networks.teacher else {
+        return steps;
+    };
+    let before = in_preparation(config, networks.student, teacher, peak);
+    let total = |parts: &[Part]| parts.iter().map(|part| part.bytes).sum::<u64>();
+    match total(&before) > total(&steps) {
+        true => before,
+        false => steps,
+    }
+}
+
+/// While the teacher answers or reads, before the first step; nothing, if it stays for the steps, which
+/// need more.
+fn in_preparation(config: &Config, student: &Llama, teacher: &Llama, peak: Peak) -> Vec<Part> {
+    if config.teacher_in_steps() == TeacherInSteps::Whole || !config.method.needs_teacher() {
+        return Vec::new();
+    }
+    let answered = match config.method.teacher_answers() {
+        0 => 0,
+        _ => peak.sampled.unwrap_or(0),
+    };
+    vec![
+        Part {
+            what: "student's weights",
+            bytes: student.size() as u64 * F32,
+        },
+        Part {
+            what: "teacher's weights, before the first step",
+            bytes: asked_bytes(teacher),
+        },
+        Part {
+            what: "keys and values while sampling",
+            bytes: answered as u64 * cache(teacher, teacher.precision().into()),
+        },
+    ]
+}
+
+fn in_steps(config: &Config, networks: &Networks<'_>, peak: Peak) -> Vec<Part> {
+    let left = config.teacher_in_steps();
+    let asked = networks.teacher.filter(|_| left != TeacherInSteps::Nothing);
     let student = networks.student;
     let parameters = student.size() as u64;
     let part = |what, numbers: u64| Part {
@@ -70,7 +124,7 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
     }
     // The student's once for its logits and once for their gradient.
     let mut packed = 2 * head_weights(student) * packed_bytes(student.precision());
-    if let Some(teacher) = networks.teacher
+    if let Some(teacher) = asked
         && teacher.precision() == kernels::Precision::F32
     {
         packed += head_weights(teacher) * packed_bytes(teacher.precision());
@@ -81,11 +135,12 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
             bytes: packed as u64,
         });
     }
-    if let Some(teacher) = networks.teacher {
-        parts.push(Part {
-            what: "teacher's weights",
-            bytes: asked_bytes(teacher),
-        });
+    if let Some(teacher) = asked {
+        let (what, bytes) = match left {
+            TeacherInSteps::Head => ("teacher's head", head_bytes(teacher)),
+            _ => ("teacher's weights", asked_bytes(teacher)),
+        };
+        parts.push(Part { what, bytes });
     }
     let answers = config.method.samples_student() || config.data.eval.is_some();
     let sampling = config.student.sampling_precision;
@@ -111,7 +166,9 @@ pub(super) fn memory(config: &Config, networks: &Networks<'_>, peak: Peak) -> Ve
             (Method::MiniLlm(settings), Some(teacher)) if settings.teacher_mix > 0.0 => {
                 of_student + of_teacher(teacher)
             }
-            (method, Some(teacher)) if method.teacher_answers() > 0 => {
+            (method, Some(teacher))
+                if method.teacher_answers() > 0 && left == TeacherInSteps::Whole =>
+            {
                 of_student.max(of_teacher(teacher))
             }
             _ => of_student,
@@ -205,6 +262,31 @@ mod tests {
         assert_eq!(disk(&config, &networks, 51)[0].bytes, 2 * 12 * parameters);
         let nothing_sampled = memory(&config, &networks, peak(100, None));
         assert_eq!(bytes_of(&nothing_sampled, "keys and values"), None);
+    }
+
+    #[test]
+    fn a_teacher_counts_while_it_is_there() {
+        let teacher = tiny_network(2);
+        let student = tiny_network(1).with_layers(&[0]).unwrap();
+        let whole = 4 * teacher.size() as u64;
+        let of = |text: &str, at_once: usize, sampled: usize| {
+            let config = config(text);
+            let networks = networks(&config.method, &student, Some(&teacher));
+            memory(&config, &networks, peak(at_once, Some(sampled)))
+        };
+        let teachers = |parts: &[Part]| bytes_of(parts, "teacher").unwrap_or(0);
+        assert_eq!(teachers(&of("method.name = \"kd\"", 100, 10)), whole);
+        assert_eq!(teachers(&of("method.name = \"sft\"", 100, 10)), 0);
+        assert_eq!(teachers(&of("method.name = \"seqkd\"", 100, 10)), 0);
+        let cached = "teacher.cache = true\nmethod.name = \"kd\"";
+        assert_eq!(teachers(&of(cached, 100, 10)), 4 * 24 * 16);
+        let measured = "data.eval = \"b.jsonl\"\neval.metrics = [\"forward_kl\"]\n\
+                        method.name = \"seqkd\"";
+        assert_eq!(teachers(&of(measured, 100, 10)), whole);
+        // So many tokens at once that the steps take less than the teacher's answers.
+        let many = of("method.name = \"seqkd\"", 1, 5_000_000);
+        assert_eq!(teachers(&many), whole);
+        assert_eq!(bytes_of(&many, "AdamW"), None);
     }
 
     #[test]

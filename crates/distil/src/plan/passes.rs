@@ -210,6 +210,7 @@ pub(super) fn first_judged(method: &Method) -> f64 {
 mod tests {
     use super::super::testing::{config, method};
     use super::*;
+    use crate::config::TeacherInSteps;
 
     fn total(passes: &[Passes]) -> (f64, f64) {
         let sum = |of: fn(&Passes) -> f64| passes.iter().map(of).sum();
@@ -310,6 +311,35 @@ mod tests {
                       form = \"token\"\ncorpus_weight = 0.5\n";
         let dpkd = config(corpus).method;
         assert_eq!(total(&teacher_passes(&dpkd, true)), (1.0, 2.0));
+    }
+
+    #[test]
+    fn a_teacher_that_the_steps_do_not_need_has_no_passes() {
+        for (text, cached) in [
+            ("name = \"sft\"", false),
+            ("name = \"seqkd\"", false),
+            ("name = \"kd\"", false),
+            ("name = \"kd\"", true),
+            ("name = \"kd\"\nresponses = \"teacher\"", true),
+            ("name = \"gkd\"\nstudent_share = 0.25", true),
+            ("name = \"gkd\"\nstudent_share = 0.0", true),
+            ("name = \"dpkd\"", false),
+            ("name = \"dpkd\"\nloss = \"cpo\"", false),
+            ("name = \"dpkd\"\nform = \"token\"", true),
+            ("name = \"minillm\"", false),
+            ("name = \"llmr\"", false),
+            ("name = \"pbkd\"", false),
+            ("name = \"mm_pbkd\"", false),
+        ] {
+            let method = method(text);
+            let (layers, head) = total(&teacher_passes(&method, cached));
+            let expected = match (layers > 0.0, head > 0.0) {
+                (false, false) => TeacherInSteps::Nothing,
+                (false, true) => TeacherInSteps::Head,
+                _ => TeacherInSteps::Whole,
+            };
+            assert_eq!(method.teacher_in_steps(cached), expected, "{text}");
+        }
     }
 
     #[test]

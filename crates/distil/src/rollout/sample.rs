@@ -143,12 +143,15 @@ const BLOCK: usize = 1024;
 fn draw_from_all(logits: &mut [f32], uniform: f64) -> Drawn {
     let lse = log_sum_exp(logits);
     exp_minus(logits, lse);
-    let sums: Vec<f64> = logits
-        .chunks(BLOCK)
-        .map(|block| f64::from(sum(block)))
-        .collect();
-    let mut rest = uniform * sums.iter().sum::<f64>();
-    let block = sums.iter().position(|&sum| {
+    // Summed twice rather than kept.
+    let probabilities = &*logits;
+    let sums = || {
+        probabilities
+            .chunks(BLOCK)
+            .map(|block| f64::from(sum(block)))
+    };
+    let mut rest = uniform * sums().sum::<f64>();
+    let block = sums().position(|sum| {
         let here = rest < sum;
         if !here {
             rest -= sum;

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use distil_model::{Model, files};
 use serde::{Deserialize, Serialize};
 
@@ -115,16 +116,15 @@ fn steps(run: &Path) -> Vec<usize> {
         .collect()
 }
 
-/// Opens a checkpoint's model, on the device of `like`.
+/// Opens the model of the checkpoint in `path`.
 ///
 /// # Errors
 /// [`Error::Run`] if it is damaged.
-pub(crate) fn open(run: &Path, step: usize, like: &Model) -> Result<Model> {
-    let path = path_of(run, step);
-    Model::open(&path, &like.network.device()).map_err(|error| Error::Run {
+pub(super) fn open(path: &Path, device: &Device) -> Result<Model> {
+    Model::open(path, device).map_err(|error| Error::Run {
         what: format!("the checkpoint's model is damaged ({error})"),
         fix: DAMAGED.into(),
-        path,
+        path: path.to_owned(),
     })
 }
 

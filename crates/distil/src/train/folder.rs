@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use distil_model::{Llama, files};
+use distil_model::config::Config as Shape;
+use distil_model::files;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -256,10 +257,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) counts: &'a Counts,
     /// Held-out rows.
     pub(crate) eval: Option<&'a EvalSet>,
-    /// The teacher's network.
-    pub(crate) teacher: Option<&'a Llama>,
-    /// The student's network.
-    pub(crate) student: &'a Llama,
+    /// The teacher's shape.
+    pub(crate) teacher: Option<&'a Shape>,
+    /// The student's shape.
+    pub(crate) student: &'a Shape,
 }
 
 /// Facts about the machine and the inputs that decide a run's numbers, and when it began.
@@ -274,10 +275,7 @@ pub(crate) fn environment(config: &Config, inputs: Inputs<'_>) -> Value {
         .counts
         .kept
         .min(config.data.limit.unwrap_or(usize::MAX));
-    let network = |network: &Llama| {
-        let shape = network.config();
-        json!({"layers": shape.layers, "width": shape.width, "parameters": network.size()})
-    };
+    let network = |shape: &Shape| json!({"layers": shape.layers, "width": shape.width, "parameters": shape.parameters()});
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": option_env!("DISTIL_COMMIT"),

@@ -156,7 +156,10 @@ pub fn train(run: &Run<'_>, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome
 
 fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
     let config = run.config;
-    let setup = setup(config, events)?;
+    checkpoint::clear_leftovers(run.out);
+    let newest = checkpoint::newest(run.out);
+    let path = newest.map(|step| checkpoint::path_of(run.out, step));
+    let setup = setup(config, path.as_deref(), events)?;
     events(Event::Note(&format!("training rows: {}", setup.counts)));
     for warning in warnings::at_start(config, &setup)? {
         events(Event::Warning(&warning.to_string()));
@@ -168,13 +171,9 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         sha256,
         ..
     } = setup;
-    checkpoint::clear_leftovers(run.out);
-    let newest = checkpoint::newest(run.out);
     folder.same_inputs(&sha256)?;
     let mut state = match newest {
         Some(step) => {
-            let student = checkpoint::open(run.out, step, &material.student)?;
-            material.student = setup::in_training(student, config);
             events(Event::Note(&format!("continuing after step {step}")));
             let mut state = checkpoint::read_state(run.out, step)?;
             if let Some(best) = &state.best
@@ -191,15 +190,19 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
                 sha256,
                 counts: &counts,
                 eval: eval.as_ref(),
-                teacher: material.teacher.as_ref().map(|teacher| &teacher.network),
-                student: &material.student.network,
+                teacher: material.teacher.as_ref().map(|t| &t.outline.config),
+                student: material.student.network.config(),
             };
             folder.write_json("environment.json", &folder::environment(config, inputs))?;
             State::default()
         }
     };
-    let student = material.student.clone();
-    let teacher = material.teacher.clone();
+    let mut student = material.student.clone();
+    // Evaluations hold on to the teacher only if they ask it something.
+    let teacher = match &mut material.teacher {
+        Some(teacher) if config.measures_with_teacher() => Some(teacher.model()?.clone()),
+        _ => None,
+    };
     let mut preparation = Preparation {
         config,
         folder,
@@ -221,6 +224,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     for name in ["metrics.jsonl", "samples.jsonl"] {
         folder.keep_until(name, newest)?;
     }
+    student.network = student.network.trainable();
     let steps = config.train.steps(method.rows());
     check_warmup(config, steps)?;
     let trainer = Trainer {
@@ -229,7 +233,6 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
         method,
         teacher,
         eval,
-        network: student.network.clone().trainable(),
         student,
         optimizer,
         state,
@@ -270,12 +273,11 @@ struct Trainer<'a> {
     run: &'a Run<'a>,
     folder: &'a Folder,
     method: Box<dyn Method>,
+    /// For metrics that compare with it.
     teacher: Option<Model>,
     eval: Option<EvalSet>,
-    /// Tokenizer and stop tokens; its network is that of the start.
+    /// The student in training, tracked.
     student: Model,
-    /// The weights in training, tracked.
-    network: distil_model::Llama,
     optimizer: Optimizer,
     state: State,
     steps: usize,
@@ -361,7 +363,7 @@ impl Trainer<'_> {
             progress: self.progress(),
             logit_squares: BTreeMap::new(),
         };
-        let report = self.method.step(&self.network, &rows, &mut work)?;
+        let report = self.method.step(&self.student.network, &rows, &mut work)?;
         let Work {
             gradients,
             mut phases,
@@ -370,7 +372,7 @@ impl Trainer<'_> {
         } = work;
         let rate = learning_rate(settings, step, self.steps);
         let clip = settings.clip_norm;
-        let (network, optimizer) = (&mut self.network, &mut self.optimizer);
+        let (network, optimizer) = (&mut self.student.network, &mut self.optimizer);
         let norm = phases.time("optimiser", || {
             let norm = gradients.norm();
             if norm.is_finite() {
@@ -420,7 +422,7 @@ impl Trainer<'_> {
 
     /// The student as it is now.
     fn model(&self) -> Model {
-        self.student.with_network(self.network.frozen())
+        self.student.with_network(self.student.network.frozen())
     }
 
     fn settings(&self) -> Settings {
@@ -557,7 +559,8 @@ impl Trainer<'_> {
             Some(best) if best.step != self.state.step => {
                 let text = format!("the student is the best checkpoint, of step {}", best.step);
                 events(Event::Note(&text));
-                checkpoint::open(self.run.out, best.step, &self.student)?
+                let path = checkpoint::path_of(self.run.out, best.step);
+                checkpoint::open(&path, &self.student.network.device())?
             }
             _ => self.model(),
         };

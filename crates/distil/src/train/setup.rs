@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use distil_model::reference::{self, Progress};
-use distil_model::{Llama, Model, prune};
+use distil_model::{Llama, Model, Outline, prune};
 
-use super::Event;
 use super::folder::sha256_of;
+use super::{Event, checkpoint};
 use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Start};
 use crate::data::counts::Counts;
 use crate::data::example::{
@@ -19,7 +19,7 @@ use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::EvalSet;
 use crate::method::Material;
-use crate::teacher;
+use crate::teacher::{self, TeacherModel};
 
 /// What a run starts from.
 pub struct Setup {
@@ -54,6 +54,11 @@ pub struct Sources {
 /// # Errors
 /// The reference cannot be resolved, or the model cannot be read.
 pub fn open_model(reference: &str, events: &mut dyn FnMut(Event<'_>)) -> Result<Model> {
+    Ok(open_outline(reference, events)?.load(&Device::flex())?)
+}
+
+/// As [`open_model`], all but the weights.
+fn open_outline(reference: &str, events: &mut dyn FnMut(Event<'_>)) -> Result<Outline> {
     let (mut name, mut total, mut done) = (String::new(), 0, 0);
     let resolved = reference::resolve(reference, &mut |progress| match progress {
         Progress::Start { file, bytes } => {
@@ -77,7 +82,7 @@ pub fn open_model(reference: &str, events: &mut dyn FnMut(Event<'_>)) -> Result<
         Progress::Done => {}
         Progress::Note(text) => events(Event::Note(text)),
     })?;
-    Ok(Model::open(&resolved.path, &Device::flex())?)
+    Ok(Outline::open(&resolved.path)?)
 }
 
 /// The layers a student keeps of a teacher with `layers` layers.
@@ -91,21 +96,28 @@ pub fn kept_layers(choice: &Prune, layers: usize) -> Result<Vec<usize>> {
     }
 }
 
-/// Opens models and data, and checks that they go together.
+/// Opens models and data, and checks that they go together. The student's weights are those of
+/// `checkpoint`, if one is given. The teacher's are read only if a student is made of them.
 ///
 /// # Errors
 /// Anything is missing, malformed, or does not fit.
-pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup> {
+pub fn setup(
+    config: &Config,
+    checkpoint: Option<&Path>,
+    events: &mut dyn FnMut(Event<'_>),
+) -> Result<Setup> {
+    let device = Device::flex();
     let mut teacher = match &config.teacher {
-        Some(teacher) => Some(open_model(&teacher.model, events)?),
+        Some(settings) => {
+            let outline = open_outline(&settings.model, events)?;
+            let precision = settings.precision.into();
+            Some(TeacherModel::new(outline, precision, device.clone()))
+        }
         None => None,
     };
-    let student = match (&config.student.start, &teacher) {
-        (Start::Model(reference), _) => open_model(reference, events)?,
-        (Start::Prune(choice), Some(teacher)) => {
-            let keep = kept_layers(choice, teacher.network.config().layers)?;
-            teacher.with_network(teacher.network.with_layers(&keep)?)
-        }
+    let start = match (&config.student.start, &teacher) {
+        (Start::Model(reference), _) => open_outline(reference, events)?,
+        (Start::Prune(_), Some(teacher)) => teacher.outline.clone(),
         (Start::Prune(_), None) => {
             return Err(Error::Mismatch {
                 what: "student.prune needs a teacher to prune".into(),
@@ -113,14 +125,23 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
             });
         }
     };
-    let vocabulary = match &teacher {
-        Some(teacher) => teacher::align(teacher, &student)?,
-        None => student.network.config().vocabulary,
+    let student = match (checkpoint, &config.student.start, &mut teacher) {
+        (Some(path), ..) => checkpoint::open(path, &device)?,
+        (None, Start::Prune(choice), Some(teacher)) => {
+            let teacher = teacher.plain()?;
+            let keep = kept_layers(choice, teacher.network.config().layers)?;
+            teacher.with_network(teacher.network.with_layers(&keep)?)
+        }
+        (None, ..) => start.load(&device)?,
     };
-    if let Some(teacher) = &teacher
-        && teacher.eos()? != student.eos()?
+    let vocabulary = match &teacher {
+        Some(teacher) => teacher::align_outlines(&teacher.outline, &start)?,
+        None => start.config.vocabulary,
+    };
+    if let Some(teacher) = teacher.as_ref().map(|teacher| &teacher.outline)
+        && teacher.eos()? != start.eos()?
     {
-        let name = |model: &Model| -> Result<String> {
+        let name = |model: &Outline| -> Result<String> {
             let id = model.eos()?;
             Ok(model.tokenizer.token(id).unwrap_or_else(|| id.to_string()))
         };
@@ -129,26 +150,20 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
                 "the teacher ends its answers with {:?} and the student with {:?}: the student \
                  would learn a token that does not stop it",
                 name(teacher)?,
-                name(&student)?
+                name(&start)?
             ),
             fix: "give both the same eos_token in tokenizer_config.json, or prune the student \
                   from the teacher"
                 .into(),
         });
     }
-    let context = |model: &Model| model.network.config().context;
     let context = teacher
         .as_ref()
-        .map_or(usize::MAX, context)
-        .min(context(&student));
-    let data = load_data(config, &student, context, events)?;
-    // The student is made of the teacher's own weights. From here on the teacher is only asked.
-    if let (Some(teacher), Some(settings)) = (&mut teacher, &config.teacher) {
-        let network = teacher.network.clone();
-        teacher.network = network.in_precision(settings.precision.into()).packed();
-    }
+        .map_or(usize::MAX, |teacher| teacher.outline.config.context)
+        .min(start.config.context);
+    let data = load_data(config, &start, context, events)?;
     Ok(Setup {
-        sha256: hashes(config, teacher.as_ref(), &student)?,
+        sha256: hashes(config, teacher.as_ref(), &start)?,
         material: Material {
             teacher,
             student: in_training(student, config),
@@ -167,7 +182,7 @@ pub fn setup(config: &Config, events: &mut dyn FnMut(Event<'_>)) -> Result<Setup
 
 /// The student as it is trained: its matrix products in the precision that is configured, its
 /// activations kept or computed again.
-pub(super) fn in_training(mut student: Model, config: &Config) -> Model {
+fn in_training(mut student: Model, config: &Config) -> Model {
     student.network = as_trained(student.network, config);
     student
 }
@@ -191,7 +206,7 @@ struct Loaded {
 
 fn load_data(
     config: &Config,
-    student: &Model,
+    student: &Outline,
     context: usize,
     events: &mut dyn FnMut(Event<'_>),
 ) -> Result<Loaded> {
@@ -317,8 +332,8 @@ fn in_every_template(prompts: &mut Vec<PromptExample>, templates: &mut [Vec<Prom
 
 fn hashes(
     config: &Config,
-    teacher: Option<&Model>,
-    student: &Model,
+    teacher: Option<&TeacherModel>,
+    student: &Outline,
 ) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     let data = &config.data;
@@ -326,7 +341,8 @@ fn hashes(
     for path in files {
         all.push((path.display().to_string(), sha256_of(path)?));
     }
-    let mut models: Vec<PathBuf> = teacher.into_iter().map(|m| m.path().to_owned()).collect();
+    let of_teacher = teacher.map(|teacher| teacher.outline.path().to_owned());
+    let mut models: Vec<PathBuf> = of_teacher.into_iter().collect();
     models.push(student.path().to_owned());
     models.dedup();
     for path in models {

@@ -1,7 +1,7 @@
 //! Keys and values of sequences being generated.
 //!
-//! On the CPU two contiguous buffers a layer, written in place: values [rows, g, capacity, e], keys
-//! [rows, g, capacity / 16, e, 16], 16 tokens side by side, so that their scores are sums of vectors
+//! On the CPU two contiguous buffers a row and layer, written in place: values [g, capacity, e], keys
+//! [g, capacity / 16, e, 16], 16 tokens side by side, so that their scores are sums of vectors
 //! without a sum within one. On other devices a tensor a row and layer that grows by concatenation.
 //!
 //! A network of bf16 products has keys and values rounded to bf16, too: decoding reads all of them for
@@ -17,6 +17,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{Heads, attend_packed, portable};
 use crate::host::{on_host, primitive, values};
+use crate::layer::Scratch;
 use crate::math::{arch, exp, max_inner, sum_of, vectorised};
 use crate::packed::round;
 use crate::precision::Precision;
@@ -28,24 +29,37 @@ pub struct KvCache {
     heads: Heads,
     capacity: usize,
     precision: Precision,
-    lengths: Vec<usize>,
-    layers: Vec<Layer>,
+    layers: usize,
+    rows: Vec<Row>,
+    /// What the layers' operations of one token leave to those of the next.
+    pub(crate) scratch: Scratch,
 }
 
+/// One sequence.
 #[derive(Debug)]
-struct Layer {
-    /// Keys and values; empty until the first token of a CPU batch.
-    held: [Numbers; 2],
-    /// Keys and values a row, on devices without host access.
+struct Row {
+    /// Tokens held.
+    length: usize,
+    /// Keys and values of each layer; empty until the first token on the CPU.
+    held: Vec<[Numbers; 2]>,
+    /// Keys and values of each layer, on devices without host access.
     tensors: Vec<Option<(Tensor<2>, Tensor<2>)>>,
+    /// The tokens of a step that continue it.
+    segment: Option<Range<usize>>,
+    space: Space,
+    /// What attention gave, [tokens, h, e].
+    out: Vec<f32>,
 }
 
 /// Numbers in the cache's format.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Numbers {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
 }
+
+/// Tokens whose keys lie side by side.
+const SIDE: usize = 16;
 
 impl Numbers {
     fn new(precision: Precision) -> Self {
@@ -55,41 +69,14 @@ impl Numbers {
         }
     }
 
-    /// Does nothing while nothing is held.
-    fn copy(&mut self, from: Range<usize>, to: usize) {
+    /// Makes place for `count` numbers.
+    fn fit(&mut self, count: usize) {
         match self {
-            Self::F32(numbers) if numbers.is_empty() => {}
-            Self::Bf16(numbers) if numbers.is_empty() => {}
-            Self::F32(numbers) => numbers.copy_within(from, to),
-            Self::Bf16(numbers) => numbers.copy_within(from, to),
+            Self::F32(numbers) => numbers.resize(count, 0.0),
+            Self::Bf16(numbers) => numbers.resize(count, 0),
         }
     }
 
-    /// Makes place for `count` numbers and cuts them into parts of `each`.
-    fn parts(&mut self, count: usize, each: usize) -> Vec<Part<'_>> {
-        match self {
-            Self::F32(numbers) => {
-                numbers.resize(count, 0.0);
-                numbers.chunks_mut(each).map(Part::F32).collect()
-            }
-            Self::Bf16(numbers) => {
-                numbers.resize(count, 0);
-                numbers.chunks_mut(each).map(Part::Bf16).collect()
-            }
-        }
-    }
-}
-
-/// Tokens whose keys lie side by side.
-const SIDE: usize = 16;
-
-/// Keys or values of one row.
-enum Part<'a> {
-    F32(&'a mut [f32]),
-    Bf16(&'a mut [u16]),
-}
-
-impl Part<'_> {
     /// Writes numbers `step` apart.
     fn write(&mut self, at: usize, step: usize, numbers: &[f32]) {
         match self {
@@ -149,47 +136,49 @@ impl KvCache {
         capacity: usize,
         precision: Precision,
     ) -> Self {
-        let layer = |_| Layer {
-            held: [0, 1].map(|_| Numbers::new(precision)),
-            tensors: Vec::new(),
+        let row = |_| Row {
+            length: 0,
+            held: (0..layers)
+                .map(|_| [0, 1].map(|_| Numbers::new(precision)))
+                .collect(),
+            tensors: vec![None; layers],
+            segment: None,
+            space: Space::default(),
+            out: Vec::new(),
         };
         Self {
             heads,
             capacity: capacity.next_multiple_of(SIDE),
             precision,
-            lengths: vec![0; rows],
-            layers: (0..layers).map(layer).collect(),
+            layers,
+            rows: (0..rows).map(row).collect(),
+            scratch: Scratch::default(),
         }
+    }
+
+    /// Sequences that it is for.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
     }
 
     /// Tokens held for a row.
     pub fn length(&self, row: usize) -> usize {
-        self.lengths[row]
+        self.rows[row].length
     }
 
     /// Forgets a row, so that another sequence can take its place.
     pub fn clear(&mut self, row: usize) {
-        self.lengths[row] = 0;
-        for layer in &mut self.layers {
-            if let Some(slot) = layer.tensors.get_mut(row) {
-                *slot = None;
-            }
-        }
+        let row = &mut self.rows[row];
+        row.length = 0;
+        row.tensors.fill(None);
     }
 
     /// Gives row `to` what row `from` holds: two sequences that begin alike.
     pub fn copy(&mut self, from: usize, to: usize) {
-        let (heads, rows) = (self.heads, self.lengths.len());
-        let each = heads.key_value * self.capacity * heads.dimension;
-        for layer in &mut self.layers {
-            for held in &mut layer.held {
-                held.copy(from * each..(from + 1) * each, to * each);
-            }
-            if layer.tensors.len() == rows {
-                layer.tensors[to] = layer.tensors[from].clone();
-            }
-        }
-        self.lengths[to] = self.lengths[from];
+        let from = &self.rows[from];
+        let (length, held, tensors) = (from.length, from.held.clone(), from.tensors.clone());
+        let to = &mut self.rows[to];
+        (to.length, to.held, to.tensors) = (length, held, tensors);
     }
 
     /// Appends each segment's keys and values to its row, then attends causally over the row.
@@ -213,7 +202,7 @@ impl KvCache {
         } else {
             self.attend_portable(layer, [q, k, v], segments, rows)
         };
-        if layer + 1 == self.layers.len() {
+        if layer + 1 == self.layers {
             self.extend(segments, rows);
         }
         result
@@ -230,20 +219,19 @@ impl KvCache {
             Precision::F32 => [k, v],
             _ => [k, v].map(|x| Precision::Bf16.rounded(x)),
         };
-        let slots = &mut self.layers[layer].tensors;
-        slots.resize(self.lengths.len(), None);
         let mut parts = Vec::with_capacity(rows.len());
         for (segment, &row) in segments.iter().zip(rows) {
             let take = |x: &Tensor<2>| x.clone().narrow(0, segment.start, segment.len());
-            let (keys, values) = match slots[row].take() {
+            let held = &mut self.rows[row];
+            let (keys, values) = match held.tensors[layer].take() {
                 Some((keys, values)) => (
                     Tensor::cat(vec![keys, take(&k)], 0),
                     Tensor::cat(vec![values, take(&v)], 0),
                 ),
                 None => (take(&k), take(&v)),
             };
-            slots[row] = Some((keys.clone(), values.clone()));
-            let past = self.lengths[row];
+            held.tensors[layer] = Some((keys.clone(), values.clone()));
+            let past = held.length;
             parts.push(portable(take(&q), keys, values, self.heads, past));
         }
         Tensor::cat(parts, 0)
@@ -274,95 +262,99 @@ impl KvCache {
         rows: &[usize],
         out: &mut [f32],
     ) {
-        let (g, e) = (self.heads.key_value, self.heads.dimension);
-        let each = g * self.capacity * e;
-        let copies: [Vec<f32>; 2];
-        let [k, v] = match self.precision {
-            Precision::F32 => [k, v],
-            Precision::Bf16 | Precision::Int8 => {
-                let number = |&x: &f32| f32::from_bits(u32::from(round(x)) << 16);
-                copies = [k, v].map(|x| x.iter().map(number).collect());
-                [&*copies[0], &*copies[1]]
-            }
-        };
         // Sequences without a past: the packed kernel's matrix products are the faster way.
-        let fresh = rows.iter().all(|&row| self.lengths[row] == 0);
+        let fresh = rows.iter().all(|&row| self.rows[row].length == 0);
         let packed = fresh && segments.iter().any(|segment| segment.len() > 1);
         if packed {
+            let rounded = match self.precision {
+                Precision::F32 => None,
+                Precision::Bf16 | Precision::Int8 => Some([k, v].map(rounded)),
+            };
+            let [k, v] = rounded
+                .as_ref()
+                .map_or([k, v], |kv| [&kv[0][..], &kv[1][..]]);
             attend_packed([q, k, v], segments, self.heads, out);
         }
-        // Every row of the cache with the segment that continues it, and what that gives.
-        let mut outs: Vec<Option<&mut [f32]>> = Vec::with_capacity(segments.len());
-        let width = self.heads.query * e;
-        let mut rest = out;
-        for segment in segments {
-            let (out, behind) = rest.split_at_mut(segment.len() * width);
-            outs.push(Some(out));
-            rest = behind;
+        for row in &mut self.rows {
+            row.segment = None;
         }
-        let mut continued: Vec<Option<(usize, &mut [f32])>> =
-            self.lengths.iter().map(|_| None).collect();
-        for (index, &row) in rows.iter().enumerate() {
-            continued[row] = outs[index].take().map(|out| (index, out));
+        for (segment, &row) in segments.iter().zip(rows) {
+            self.rows[row].segment = Some(segment.clone());
         }
-        let (heads, capacity, lengths) = (self.heads, self.capacity, &self.lengths);
-        let [keys, values] = &mut self.layers[layer].held;
-        let count = lengths.len() * each;
-        let keys = keys.parts(count, each).into_iter();
-        let mut work: Vec<_> = keys
-            .zip(values.parts(count, each))
-            .zip(continued)
-            .enumerate()
-            .filter_map(|(row, ((keys, values), continued))| {
-                let row = Row {
-                    heads,
-                    capacity,
-                    past: lengths[row],
-                    keys,
-                    values,
-                };
-                Some((row, continued?))
-            })
-            .collect();
-        for_each_chunk(&mut work, 1, |_, work| {
-            for (row, (index, out)) in work {
-                let segment = &segments[*index];
-                let tokens = segment.start * g * e..segment.end * g * e;
-                row.append(&k[tokens.clone()], &v[tokens]);
-                if !packed {
-                    row.attend(&q[segment.start * width..segment.end * width], out);
-                }
+        let (heads, capacity) = (self.heads, self.capacity);
+        let e = heads.dimension;
+        let (width, kv_width) = (heads.query * e, heads.key_value * e);
+        for_each_chunk(&mut self.rows, 1, |_, row| {
+            let Row {
+                length,
+                held,
+                segment,
+                space,
+                out,
+                ..
+            } = &mut row[0];
+            let Some(segment) = segment.clone() else {
+                return;
+            };
+            let [keys, values] = &mut held[layer];
+            keys.fit(capacity * kv_width);
+            values.fit(capacity * kv_width);
+            let mut continued = Continued {
+                heads,
+                capacity,
+                past: *length,
+                keys,
+                values,
+            };
+            let tokens = segment.start * kv_width..segment.end * kv_width;
+            continued.append(&k[tokens.clone()], &v[tokens]);
+            if !packed {
+                out.resize(segment.len() * width, 0.0);
+                let q = &q[segment.start * width..segment.end * width];
+                continued.attend(q, space, out);
             }
         });
+        if !packed {
+            for (segment, &row) in segments.iter().zip(rows) {
+                let out = &mut out[segment.start * width..segment.end * width];
+                out.copy_from_slice(&self.rows[row].out);
+            }
+        }
     }
 
     /// The new tokens of a step count as held from now on.
     pub(crate) fn extend(&mut self, segments: &[Range<usize>], rows: &[usize]) {
         for (segment, &row) in segments.iter().zip(rows) {
-            self.lengths[row] += segment.len();
+            self.rows[row].length += segment.len();
         }
     }
 
     /// Refuses a step that does not fit.
     pub(crate) fn check(&self, segments: &[Range<usize>], rows: &[usize]) {
         for (segment, &row) in segments.iter().zip(rows) {
-            let needed = self.lengths[row] + segment.len();
+            let needed = self.rows[row].length + segment.len();
             assert!(needed <= self.capacity, "row {row} would exceed the cache");
         }
     }
 }
 
+/// `x` as it is held in bf16.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let number = |&x: &f32| f32::from_bits(u32::from(round(x)) << 16);
+    x.iter().map(number).collect()
+}
+
 /// One row of the cache in one layer, while a step extends it.
-struct Row<'a> {
+struct Continued<'a> {
     heads: Heads,
     capacity: usize,
     /// Tokens held before this step.
     past: usize,
-    keys: Part<'a>,
-    values: Part<'a>,
+    keys: &'a mut Numbers,
+    values: &'a mut Numbers,
 }
 
-impl Row<'_> {
+impl Continued<'_> {
     /// Writes the keys and values [tokens, g, e] of new tokens behind the past.
     fn append(&mut self, k: &[f32], v: &[f32]) {
         let (g, e) = (self.heads.key_value, self.heads.dimension);
@@ -379,12 +371,9 @@ impl Row<'_> {
     }
 
     /// Attention of new tokens' queries [tokens, h, e] over all keys up to their own.
-    fn attend(&self, q: &[f32], out: &mut [f32]) {
+    fn attend(&self, q: &[f32], space: &mut Space, out: &mut [f32]) {
         let (group, e) = (self.heads.group(), self.heads.dimension);
-        let mut space = Space {
-            scores: vec![0.0; MOST_TOGETHER * self.capacity],
-            wide: Vec::new(),
-        };
+        space.scores.resize(MOST_TOGETHER * self.capacity, 0.0);
         let width = self.heads.query * e;
         let tokens = q.chunks_exact(width).zip(out.chunks_exact_mut(width));
         for (t, (q, out)) in tokens.enumerate() {
@@ -398,10 +387,10 @@ impl Row<'_> {
                     .zip(out.chunks_mut(MOST_TOGETHER * e));
                 for (q, out) in parts {
                     match q.len() / e {
-                        1 => self.attend_together::<1>(q, held, &mut space, out),
-                        2 => self.attend_together::<2>(q, held, &mut space, out),
-                        3 => self.attend_together::<3>(q, held, &mut space, out),
-                        _ => self.attend_together::<MOST_TOGETHER>(q, held, &mut space, out),
+                        1 => self.attend_together::<1>(q, held, space, out),
+                        2 => self.attend_together::<2>(q, held, space, out),
+                        3 => self.attend_together::<3>(q, held, space, out),
+                        _ => self.attend_together::<MOST_TOGETHER>(q, held, space, out),
                     }
                 }
             }
@@ -459,6 +448,7 @@ impl Row<'_> {
 }
 
 /// What attention needs beside its operands.
+#[derive(Debug, Default)]
 struct Space {
     /// [heads, tokens].
     scores: Vec<f32>,

@@ -22,7 +22,7 @@ use super::{Operands, Target, WIDE, written};
 use crate::math::vectorised;
 use crate::matmul::{Matrix, Threads};
 use crate::processor::{Level, processor};
-use crate::team::map;
+use crate::team::for_each_chunk;
 
 /// Steps of the inner dimension in a tile.
 const DEEP: usize = 64;
@@ -64,25 +64,59 @@ pub(crate) fn numbers(steps: usize) -> usize {
     steps * DEEP
 }
 
+/// Memory of left operands that are used up.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    tiles: Vec<EightBits>,
+    scales: Vec<f32>,
+}
+
+const ZEROS: EightBits = EightBits([0; WIDE * DEEP]);
+
 impl Eight {
-    /// `matrix` is [outer, inner] for either side; `left` has two tiles where the right has one.
-    pub(super) fn pack(matrix: Matrix<'_>, blocks: usize, left: bool, threads: Threads) -> Self {
-        let (steps, parts) = (steps(matrix.columns), 1 + usize::from(left));
-        let most = MOST[parts - 1];
-        let scales_of = |block: usize| scales(matrix, block * WIDE, steps, most);
-        let scales: Vec<Vec<f32>> = match threads {
-            Threads::All => map(blocks, scales_of),
-            Threads::One => (0..blocks).map(scales_of).collect(),
-        };
-        let tiles = written(blocks, parts * steps, threads, |block, tiles| match left {
-            true => left_block(matrix, block * WIDE, &scales[block], tiles),
-            false => right_block(matrix, block * WIDE, &scales[block], tiles),
+    /// `matrix` is [rows, inner].
+    pub(super) fn left(
+        matrix: Matrix<'_>,
+        blocks: usize,
+        threads: Threads,
+        spare: &mut Spare,
+    ) -> Self {
+        let steps = steps(matrix.columns);
+        let scales = std::mem::take(&mut spare.scales);
+        let scales = all_scales(scales, matrix, blocks, MOST[1], threads);
+        let mut tiles = std::mem::take(&mut spare.tiles);
+        tiles.clear();
+        tiles.resize(blocks * 2 * steps, ZEROS);
+        let each = scales.len() / blocks.max(1);
+        in_parts(&mut tiles, 2 * steps, threads, |block, tiles| {
+            left_block(matrix, block * WIDE, &scales[block * each..][..each], tiles);
         });
         Self {
             tiles,
-            scales: scales.concat(),
+            scales,
             steps,
         }
+    }
+
+    /// `matrix` is [columns, inner].
+    pub(super) fn right(matrix: Matrix<'_>, blocks: usize, threads: Threads) -> Self {
+        let steps = steps(matrix.columns);
+        let scales = all_scales(Vec::new(), matrix, blocks, MOST[0], threads);
+        let each = scales.len() / blocks.max(1);
+        let tiles = written(Vec::new(), blocks, steps, threads, |block, tiles| {
+            right_block(matrix, block * WIDE, &scales[block * each..][..each], tiles);
+        });
+        Self {
+            tiles,
+            scales,
+            steps,
+        }
+    }
+
+    /// Its memory becomes spare.
+    pub(super) fn give_back(self, spare: &mut Spare) {
+        spare.tiles = self.tiles;
+        spare.scales = self.scales;
     }
 
     /// Scales of a block of 16 and a block of the inner dimension.
@@ -112,12 +146,46 @@ fn part(matrix: &Matrix<'_>, row: usize, start: usize) -> [f32; DEEP] {
     part
 }
 
-/// [blocks of the inner dimension, 16]. A block with a number that is not finite has a scale that is
-/// not either, so that the product shows it.
-fn scales(matrix: Matrix<'_>, first: usize, steps: usize, most: f32) -> Vec<f32> {
-    let mut scales = Vec::new();
-    for block in blocks(steps) {
-        for row in first..first + WIDE {
+/// Calls `work(part, numbers)` for parts of `each` numbers, if that is any.
+fn in_parts<T: Send>(
+    data: &mut [T],
+    each: usize,
+    threads: Threads,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
+    match threads {
+        _ if each == 0 => {}
+        Threads::All => for_each_chunk(data, each, work),
+        Threads::One => {
+            let parts = data.chunks_mut(each).enumerate();
+            parts.for_each(|(part, data)| work(part, data));
+        }
+    }
+}
+
+/// Scales of all blocks, [blocks of 16, blocks of the inner dimension, 16], in the memory of `space`.
+fn all_scales(
+    mut space: Vec<f32>,
+    matrix: Matrix<'_>,
+    blocks: usize,
+    most: f32,
+    threads: Threads,
+) -> Vec<f32> {
+    let steps = steps(matrix.columns);
+    let each = steps.div_ceil(BLOCK) * WIDE;
+    space.clear();
+    space.resize(blocks * each, 0.0);
+    in_parts(&mut space, each, threads, |block, out| {
+        scales(matrix, block * WIDE, steps, most, out);
+    });
+    space
+}
+
+/// Writes [blocks of the inner dimension, 16]. A block with a number that is not finite has a scale
+/// that is not either, so that the product shows it.
+fn scales(matrix: Matrix<'_>, first: usize, steps: usize, most: f32, out: &mut [f32]) {
+    for (block, out) in blocks(steps).zip(out.chunks_exact_mut(WIDE)) {
+        for (row, scale) in (first..).zip(out) {
             let mut largest = [0.0_f32; 16];
             // NaN is lost in a maximum, not in a sum.
             let mut sums = [0.0_f32; 16];
@@ -138,10 +206,9 @@ fn scales(matrix: Matrix<'_>, first: usize, steps: usize, most: f32) -> Vec<f32>
                 }
             }
             let largest = largest.iter().fold(0.0_f32, |most, &x| most.max(x));
-            scales.push(largest / most + sums.iter().sum::<f32>());
+            *scale = largest / most + sums.iter().sum::<f32>();
         }
     }
-    scales
 }
 
 /// Calls `write(row, step, numbers over their scale, rounded)` for 16 rows from `first` on.
@@ -184,17 +251,11 @@ fn nearest(x: f32) -> i32 {
 
 /// All tiles of a block as zeros, to be written.
 fn zeroed(tiles: &mut [MaybeUninit<EightBits>]) -> Vec<&mut EightBits> {
-    let zeros = EightBits([0; WIDE * DEEP]);
-    tiles.iter_mut().map(|tile| tile.write(zeros)).collect()
+    tiles.iter_mut().map(|tile| tile.write(ZEROS)).collect()
 }
 
-fn left_block(
-    matrix: Matrix<'_>,
-    first: usize,
-    scales: &[f32],
-    tiles: &mut [MaybeUninit<EightBits>],
-) {
-    let mut tiles = zeroed(tiles);
+/// `tiles` are zeros.
+fn left_block(matrix: Matrix<'_>, first: usize, scales: &[f32], tiles: &mut [EightBits]) {
     let steps = tiles.len() / 2;
     each_part(matrix, first, scales, |row, step, whole| {
         let at = row * DEEP..(row + 1) * DEEP;
@@ -545,7 +606,10 @@ mod tests {
             Matrix::new(&flipped, inner, outer, outer).transposed(),
         ];
         for (matrix, left) in matrices.into_iter().flat_map(|m| [(m, false), (m, true)]) {
-            let packed = Eight::pack(matrix, 2, left, Threads::One);
+            let packed = match left {
+                true => Eight::left(matrix, 2, Threads::One, &mut Spare::default()),
+                false => Eight::right(matrix, 2, Threads::One),
+            };
             let got = values(&packed, left, outer, inner);
             let most = f64::from(MOST[usize::from(left)]);
             for (i, (got, &want)) in got.iter().zip(&numbers).enumerate() {
@@ -563,8 +627,13 @@ mod tests {
     fn micro_kernels_agree_exactly() {
         let (k, steps) = (192, 3);
         let (x, w) = (random([16, k], 3).0, random([32, k], 4).0);
-        let a = Eight::pack(Matrix::new(&x, 16, k, k), 1, true, Threads::One);
-        let b = Eight::pack(Matrix::new(&w, 32, k, k), 2, false, Threads::One);
+        let a = Eight::left(
+            Matrix::new(&x, 16, k, k),
+            1,
+            Threads::One,
+            &mut Spare::default(),
+        );
+        let b = Eight::right(Matrix::new(&w, 32, k, k), 2, Threads::One);
         #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut kernels: Vec<(&str, Sums)> = vec![("portable", sums)];
         #[cfg(target_arch = "x86_64")]
@@ -622,7 +691,9 @@ mod tests {
             let mut numbers = [1.0; 70];
             numbers[5] = bad;
             let matrix = Matrix::new(&numbers, 1, 70, 70);
-            assert!(!scales(matrix, 0, 2, 127.0)[0].is_finite());
+            let mut of = [0.0; WIDE];
+            scales(matrix, 0, 2, 127.0, &mut of);
+            assert!(!of[0].is_finite());
         }
     }
 }

@@ -98,22 +98,48 @@ enum Tiles {
     Eight(Eight),
 }
 
+/// Memory of left operands that are used up, for the next ones.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    tiles: Vec<Tile>,
+    eight: eight::Spare,
+}
+
 impl Packed {
     /// The left operand of a product: `matrix` is [rows, inner].
     pub(crate) fn left(matrix: Matrix<'_>, exactness: Exactness, threads: Threads) -> Self {
+        Self::left_in(matrix, exactness, threads, &mut Spare::default())
+    }
+
+    /// As [`Packed::left`], in spare memory.
+    pub(crate) fn left_in(
+        matrix: Matrix<'_>,
+        exactness: Exactness,
+        threads: Threads,
+        spare: &mut Spare,
+    ) -> Self {
         let blocks = matrix.rows.div_ceil(WIDE);
         let blocks = if blocks > 1 {
             blocks.next_multiple_of(2)
         } else {
             blocks
         };
-        Self::pack(matrix, blocks, exactness, threads, false)
+        Self::pack(matrix, blocks, exactness, threads, false, spare)
+    }
+
+    /// Its memory becomes spare.
+    pub(crate) fn give_back(self, spare: &mut Spare) {
+        match self.tiles {
+            Tiles::Bf16(tiles) => spare.tiles = tiles,
+            Tiles::Eight(eight) => eight.give_back(&mut spare.eight),
+        }
     }
 
     /// The right operand of a product: `matrix` is [inner, columns].
     pub(crate) fn right(matrix: Matrix<'_>, exactness: Exactness, threads: Threads) -> Self {
         let blocks = matrix.columns.div_ceil(WIDE).next_multiple_of(2);
-        Self::pack(matrix.transposed(), blocks, exactness, threads, true)
+        let spare = &mut Spare::default();
+        Self::pack(matrix.transposed(), blocks, exactness, threads, true, spare)
     }
 
     /// How exactly its numbers are held.
@@ -128,20 +154,29 @@ impl Packed {
         exactness: Exactness,
         threads: Threads,
         paired: bool,
+        spare: &mut Spare,
     ) -> Self {
         let steps = match exactness {
             Exactness::Eight => eight::steps(matrix.columns),
             _ => matrix.columns.div_ceil(DEEP),
         };
         let first = |block: usize| block * WIDE;
+        let bf16 = std::mem::take(&mut spare.tiles);
         let tiles = match exactness {
-            Exactness::Rounded => Tiles::Bf16(written(blocks, steps, threads, |block, tiles| {
-                pack::block::<1>(matrix, first(block), tiles, paired);
-            })),
-            Exactness::Whole => Tiles::Bf16(written(blocks, 3 * steps, threads, |block, tiles| {
-                pack::block::<3>(matrix, first(block), tiles, paired);
-            })),
-            Exactness::Eight => Tiles::Eight(Eight::pack(matrix, blocks, !paired, threads)),
+            Exactness::Rounded => {
+                Tiles::Bf16(written(bf16, blocks, steps, threads, |block, tiles| {
+                    pack::block::<1>(matrix, first(block), tiles, paired);
+                }))
+            }
+            Exactness::Whole => {
+                Tiles::Bf16(written(bf16, blocks, 3 * steps, threads, |block, tiles| {
+                    pack::block::<3>(matrix, first(block), tiles, paired);
+                }))
+            }
+            Exactness::Eight if paired => Tiles::Eight(Eight::right(matrix, blocks, threads)),
+            Exactness::Eight => {
+                Tiles::Eight(Eight::left(matrix, blocks, threads, &mut spare.eight))
+            }
         };
         Self {
             tiles,
@@ -154,15 +189,18 @@ impl Packed {
     }
 }
 
-/// `blocks` times `each` tiles, of which `write` writes every one, block by block.
+/// `blocks` times `each` tiles, of which `write` writes every one, block by block; in the memory of
+/// `tiles`, whatever was in it.
 fn written<T: Send>(
+    mut tiles: Vec<T>,
     blocks: usize,
     each: usize,
     threads: Threads,
     write: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync,
 ) -> Vec<T> {
     let count = blocks * each;
-    let mut tiles = Vec::with_capacity(count);
+    tiles.clear();
+    tiles.reserve_exact(count);
     let unwritten = &mut tiles.spare_capacity_mut()[..count];
     if each > 0 {
         match threads {
@@ -293,46 +331,60 @@ fn fill(a: &Packed, b: &Packed, target: Target, threads: Threads) {
     let row_pairs = a.blocks.div_ceil(2);
     let column_pairs = columns.div_ceil(2 * WIDE);
     let work = row_pairs * column_pairs * a.steps;
-    let tasks = tasks(row_pairs, column_pairs, work, threads);
+    let tasks = Tasks::new(row_pairs, column_pairs, work, threads);
     let run = |index: usize| {
-        let (rows, columns) = tasks[index].clone();
+        let [rows, columns] = tasks.at(index);
         task(a, b, target, rows, columns);
     };
     match threads {
-        Threads::All => for_each(tasks.len(), run),
-        Threads::One => (0..tasks.len()).for_each(run),
+        Threads::All => for_each(tasks.count(), run),
+        Threads::One => (0..tasks.count()).for_each(run),
     }
 }
 
 /// Tile steps below which a finer division among threads costs more than it evens out.
 const EVENED_OUT: usize = 1 << 14;
 
-/// Ranges of row pairs and column pairs that cover the result once; `work` is what they amount to,
-/// in steps of a micro-kernel.
-fn tasks(
+/// How a result is divided among tasks: ranges of row pairs and of column pairs that cover it once.
+#[derive(Clone, Copy)]
+struct Tasks {
     rows: usize,
     columns: usize,
-    work: usize,
-    threads: Threads,
-) -> Vec<(Range<usize>, Range<usize>)> {
-    let bands = rows.div_ceil(TASK_ROWS);
-    let each = if work < EVENED_OUT { 1 } else { 4 };
-    let wanted = match threads {
-        Threads::All => each * rayon::current_num_threads(),
-        Threads::One => 1,
-    };
-    let parts = wanted.div_ceil(bands).clamp(1, columns);
-    let mut tasks = Vec::with_capacity(bands * parts);
-    for part in 0..parts {
-        for band in 0..bands {
-            let share = |i: usize, of: usize, all: usize| i * all / of;
-            tasks.push((
-                share(band, bands, rows)..share(band + 1, bands, rows),
-                share(part, parts, columns)..share(part + 1, parts, columns),
-            ));
+    /// Parts of the rows, and of the columns.
+    bands: usize,
+    parts: usize,
+}
+
+impl Tasks {
+    /// `work` is what the whole result amounts to, in steps of a micro-kernel.
+    fn new(rows: usize, columns: usize, work: usize, threads: Threads) -> Self {
+        let bands = rows.div_ceil(TASK_ROWS);
+        let each = if work < EVENED_OUT { 1 } else { 4 };
+        let wanted = match threads {
+            Threads::All => each * rayon::current_num_threads(),
+            Threads::One => 1,
+        };
+        Self {
+            rows,
+            columns,
+            bands,
+            parts: wanted.div_ceil(bands).clamp(1, columns),
         }
     }
-    tasks
+
+    fn count(self) -> usize {
+        self.bands * self.parts
+    }
+
+    /// The rows and columns of a task.
+    fn at(self, index: usize) -> [Range<usize>; 2] {
+        let (part, band) = (index / self.bands, index % self.bands);
+        let share = |i: usize, of: usize, all: usize| i * all / of..(i + 1) * all / of;
+        [
+            share(band, self.bands, self.rows),
+            share(part, self.parts, self.columns),
+        ]
+    }
 }
 
 /// One task: its part of the result, the inner dimension block by block.

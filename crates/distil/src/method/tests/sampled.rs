@@ -1,6 +1,9 @@
 //! The gradients of methods that sample, against differences of a loss that is made another way: from
 //! the scores of the same responses, with the weights held.
 
+use burn::tensor::Device;
+
+use super::kept_states::KeptStates;
 use super::*;
 use crate::config::StateValue;
 use crate::objective::minillm::{Sampled, step_weights};
@@ -23,7 +26,7 @@ fn work() -> Work {
 }
 
 fn scores(student: &Llama, teacher: &Teacher, responses: &[Example]) -> Vec<TokenScores> {
-    let teacher = Some((&teacher.network, teacher.vocabulary));
+    let teacher = Some((teacher.network(), teacher.vocabulary));
     score(student, teacher, responses, 10_000, &mut |_| {}).unwrap()
 }
 
@@ -234,7 +237,7 @@ fn minillms_gradient_equals_differences() {
         .step(&student.clone().trainable(), &[0, 1, 2, 3], &mut work)
         .unwrap();
     let mixture = Mixture {
-        network: &of_teacher.network,
+        network: of_teacher.network(),
         share: 0.3,
         vocabulary: 24,
     };
@@ -301,8 +304,14 @@ fn a_cached_teacher_equals_the_live_one() {
             interrupt: &interrupt,
             events: &mut |_| {},
         };
-        let mut cached = teacher(2);
-        assert!(kept_states::attach(&mut cached, &many(), &mut preparation).unwrap());
+        let (live, device) = (teacher(2), Device::flex());
+        let read = || Ok(live.clone());
+        let states = KeptStates::prepare(16, &device, read, &many(), &mut preparation);
+        let states = states.unwrap().unwrap();
+        let again = || -> crate::Result<Teacher> { panic!("all is read already") };
+        KeptStates::prepare(16, &device, again, &many(), &mut preparation).unwrap();
+        // Of these texts it is asked without its network.
+        let cached = Teacher::cached(states, None, live.network().head(), 24);
         let bytes = std::fs::read(folder.path().join("teacher-states.f32")).unwrap();
         (cached, bytes)
     };

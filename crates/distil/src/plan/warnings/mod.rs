@@ -235,7 +235,7 @@ pub(super) fn all(config: &Config, setup: &Setup, continues: bool) -> Result<Vec
     found.push(settings::sampling(&config.method));
     if !continues {
         let teacher = material.teacher.as_ref();
-        let layers = teacher.map(|teacher| teacher.network.config().layers);
+        let layers = teacher.map(|teacher| teacher.outline.config.layers);
         found.push(settings::same_model(config, layers));
     }
     let epoch = match (material.pairs.len(), material.prompts.len()) {
@@ -277,7 +277,7 @@ fn templates_of(config: &Config, setup: &Setup) -> Result<Option<Warning>> {
     let prompts: Vec<(usize, &Prompt)> = prompts.take(templates::COMPARED).collect();
     templates::read_differently(
         &config.data.template,
-        [&teacher.tokenizer, &material.student.tokenizer],
+        [&teacher.outline.tokenizer, &material.student.tokenizer],
         &setup.sources.train,
         &prompts,
     )
