@@ -133,10 +133,10 @@ impl Measured {
 /// Metrics of the rows whose reference has so many words or tokens.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Bucket {
-    /// The least length.
+    /// Lengths above this; of the first bucket, 0, from it on.
     #[serde(default)]
     pub from: usize,
-    /// Below this length; none for the last bucket.
+    /// Lengths up to this; none for the last bucket.
     #[serde(default)]
     pub to: Option<usize>,
     /// How many rows.

@@ -6,7 +6,7 @@
 //! MiniLLM, appendix B.5). 0 is a student that its own prefixes do not harm.
 
 use super::format::{number, plural, range};
-use super::html::{Section, code, escape, figure, figures, introduced, missing};
+use super::html::{Section, code, details, escape, figure, figures, introduced, missing};
 use super::plot::{Axis, Curve, Dot, Plot};
 use super::results::evaluation_names;
 use super::run::{Run, evaluations_of};
@@ -26,7 +26,16 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
             let about = "The rows in groups by the length of their reference in words, with 95 % intervals. Does the student \
                 keep up where answers are long?";
             body += &introduced(&title, about);
-            body += &figures(&plots);
+            let (shown, folded): (Vec<_>, Vec<_>) =
+                plots.into_iter().partition(|(shown, _)| *shown);
+            let drawn = |plots: Vec<(bool, String)>| {
+                let plots: Vec<String> = plots.into_iter().map(|(_, plot)| plot).collect();
+                figures(&plots)
+            };
+            body += &drawn(shown);
+            if !folded.is_empty() {
+                body += &details("Other metrics by length", &drawn(folded));
+            }
         }
         let plots = exposure(&files);
         if !plots.is_empty() {
@@ -55,15 +64,27 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
     })
 }
 
+/// A bucket's lower border is the upper one of the bucket before, to which a length on it belongs.
 fn bucket_name(bucket: &Bucket) -> String {
-    match bucket.to {
-        Some(to) => format!("{}–{}", bucket.from, to.saturating_sub(1)),
-        None => format!("{} and more", bucket.from),
+    match (bucket.from, bucket.to) {
+        (0, Some(to)) => format!("up to {to}"),
+        (from, Some(to)) => format!("{}–{to}", from + 1),
+        (from, None) => format!("over {from}"),
     }
 }
 
-/// A plot for each metric that buckets have.
-fn buckets(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
+/// Metrics whose plots are shown at once; the others fold.
+const SHOWN: [&str; 6] = [
+    "rouge_l",
+    "exact_match",
+    "forward_kl",
+    "reverse_kl",
+    "reward",
+    "response_tokens",
+];
+
+/// A plot for each metric that buckets have, and whether it is shown at once.
+fn buckets(files: &[(&Run, &EvaluationFile)]) -> Vec<(bool, String)> {
     let Some((_, first)) = files.iter().find(|(_, file)| !file.buckets.is_empty()) else {
         return Vec::new();
     };
@@ -128,7 +149,11 @@ fn buckets(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
                 linear: true,
                 ..Axis::of("length of the reference, words").holding(&[-0.5, last])
             },
-            left: Axis::of(words::unit(metric)),
+            // Some are all but 0, which a logarithm would stretch over the plot.
+            left: Axis {
+                linear: true,
+                ..Axis::of(words::unit(metric))
+            },
             legend: true,
             curves: curves.collect(),
             ..Plot::default()
@@ -138,7 +163,8 @@ fn buckets(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
             caption += &format!(" Rows in the groups: {}.", rows.join(", "));
         }
         let caption = caption.trim_start_matches("; ");
-        (!plot.is_empty()).then(|| figure(&title, &plot.svg(), &escape(caption)))
+        let shown = SHOWN.contains(&metric.as_str());
+        (!plot.is_empty()).then(|| (shown, figure(&title, &plot.svg(), &escape(caption))))
     };
     metrics.iter().filter_map(plot_of).collect()
 }
@@ -247,4 +273,26 @@ fn exposure(files: &[(&Run, &EvaluationFile)]) -> Vec<String> {
         plots.push(figure(&title, &plot.svg(), &caption));
     }
     plots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(from: usize, to: Option<usize>) -> Bucket {
+        serde_json::from_value(
+            serde_json::json!({"from": from, "to": to, "rows": 3, "metrics": {}}),
+        )
+        .unwrap()
+    }
+
+    /// As `distil eval` counts: a length on a border belongs to the bucket below.
+    #[test]
+    fn buckets_are_named_by_the_lengths_in_them() {
+        let names = [bucket(0, Some(30)), bucket(30, Some(70)), bucket(70, None)];
+        assert_eq!(
+            names.each_ref().map(bucket_name),
+            ["up to 30", "31–70", "over 70"]
+        );
+    }
 }

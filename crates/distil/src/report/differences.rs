@@ -46,17 +46,26 @@ fn metric_cell(metric: &str) -> String {
     )
 }
 
-/// "Over training seeds": a table of the families' means; nothing if no family has several runs.
+/// Whether this evaluation, or without a name the runs' own, is there of several runs of a family.
+pub(super) fn of_several_seeds(runs: &[Run], evaluation: Option<&str>) -> bool {
+    families(runs).iter().any(|family| match evaluation {
+        Some(name) => family.evaluations(name).len() > 1,
+        None => family.runs.len() > 1,
+    })
+}
+
+/// "Over training seeds": a table of the families' means; nothing if no family was measured several
+/// times.
 pub(super) fn over_seeds(runs: &[Run], evaluation: Option<&str>) -> String {
+    if !of_several_seeds(runs, evaluation) {
+        return String::new();
+    }
     let families = families(runs);
     let with = |family: &&Family<'_>| match evaluation {
         Some(name) => !family.evaluations(name).is_empty(),
         None => family.runs.iter().any(|run| !run.measured().is_empty()),
     };
     let families: Vec<Family<'_>> = families.iter().filter(with).cloned().collect();
-    if families.iter().all(|family| family.runs.len() < 2) {
-        return String::new();
-    }
     let mut head = vec!["metric".to_owned()];
     head.extend(families.iter().map(Family::named));
     let row = |metric: &String| -> Option<Vec<String>> {

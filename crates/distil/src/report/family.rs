@@ -40,11 +40,6 @@ pub(super) fn families(runs: &[Run]) -> Vec<Family<'_>> {
     families
 }
 
-/// Whether some family has several runs.
-pub(super) fn several(runs: &[Run]) -> bool {
-    families(runs).iter().any(|family| family.runs.len() > 1)
-}
-
 /// Finds the families and gives each run its family's name and style. Labels must differ already.
 pub(super) fn assign(runs: &mut [Run]) {
     let configurations: Vec<_> = runs.iter().map(without_seed).collect();

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 
 use super::compare::{Comparison, surely_best};
 use super::differences;
-use super::family::several;
 use super::forest::{Interval, forest};
 use super::format::{like, number, plural, range};
 use super::html::{COLUMNS, Section, about, escape, heading, missing, named, turned};
@@ -166,7 +165,7 @@ fn evaluation(runs: &[Run], name: &str) -> String {
     let metrics = words::in_order(all.cloned().collect());
     let mut text = heading(&format!("Evaluation: {name}"));
     // Of several training seeds, the table over them says who is the best.
-    let marks = columns.len() > 1 && !several(runs);
+    let marks = columns.len() > 1 && !differences::of_several_seeds(runs, Some(name));
     let many = columns.len() > COLUMNS;
     text += &about(&how(&columns, marks));
     if metrics.is_empty() {

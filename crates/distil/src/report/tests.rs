@@ -202,6 +202,15 @@ fn runs_that_differ_in_their_seed_are_one_student() {
         "the mean"
     );
 
+    // Evaluated is one run of each: the others say nothing of that evaluation.
+    for path in &paths[2..] {
+        std::fs::remove_dir_all(path.join("evaluations")).unwrap();
+    }
+    let html = report(&paths).unwrap();
+    assert!(!html.contains("<h3>Over training seeds: dolly</h3>"));
+    assert!(html.contains("<h3>Over training seeds: measured by the runs themselves</h3>"));
+    assert_eq!(marks(&html), 2);
+
     // Seeds that scatter widely decide nothing, whatever rows say.
     let mut paths = Vec::new();
     for (seed, (kd, sft)) in [(0.20, 0.20), (0.40, 0.21)].into_iter().enumerate() {
