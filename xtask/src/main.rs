@@ -19,7 +19,7 @@ usage: cargo xtask ci [--fast]
        cargo xtask browser
        cargo xtask compare [--out DIR] [--seeds N] [--tokens N] [--methods A,B] [--set KEY=VALUE]
                            [--test-rows N]
-       cargo xtask pictures REPORT.html DIR NAME SECTION…
+       cargo xtask pictures REPORT.html DIR NAME SECTION[:HEIGHT]…
        cargo xtask pbkd-study
 
   ci           format, clippy, documentation, tests, reports in a browser, and the end-to-end run

@@ -1,4 +1,4 @@
-//! Sections of a report as pictures for the book, each as high as it is.
+//! Sections of a report as pictures for the book.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,8 @@ const WIDTH: usize = 1000;
 const MEASURE: &str =
     "<script>document.body.dataset.height = document.documentElement.scrollHeight;</script></body>";
 
-/// Writes `NAME-SECTION.png` into the folder `out` for every one of `sections` of the report `page`.
+/// Writes `NAME-SECTION.png` into the folder `out` for every one of `sections` of the report `page`:
+/// `SECTION`, as high as it is, or `SECTION:HEIGHT`, its beginning.
 pub(crate) fn run(page: &Path, out: &Path, name: &str, sections: &[&str]) -> Result<(), String> {
     let browser = browser::browser()?;
     let failed = |path: &Path| {
@@ -24,6 +25,7 @@ pub(crate) fn run(page: &Path, out: &Path, name: &str, sections: &[&str]) -> Res
     fs::create_dir_all(&home).map_err(failed(&home))?;
     let copy = home.join("page.html");
     for section in sections {
+        let (section, most) = wanted(section)?;
         if !text.contains(&format!("<section id=\"{section}\"")) {
             return Err(format!("{}: no section {section}", page.display()));
         }
@@ -47,10 +49,22 @@ pub(crate) fn run(page: &Path, out: &Path, name: &str, sections: &[&str]) -> Res
             .ok_or_else(|| format!("{}: {section} has no height", page.display()))?;
         let picture = std::path::absolute(out.join(format!("{name}-{section}.png")));
         let picture = picture.map_err(|error| error.to_string())?;
-        open(&[format!("--screenshot={}", picture.display())], height)?;
+        let screenshot = format!("--screenshot={}", picture.display());
+        open(&[screenshot], height.min(most))?;
         println!("{}", picture.display());
     }
     fs::remove_dir_all(&home).map_err(failed(&home))
+}
+
+/// The section, and how high its picture may be.
+fn wanted(word: &str) -> Result<(&str, usize), String> {
+    match word.split_once(':') {
+        None => Ok((word, usize::MAX)),
+        Some((section, height)) => match height.parse() {
+            Ok(height) if height > 0 => Ok((section, height)),
+            _ => Err(format!("{word}: {height} is no height in pixels")),
+        },
+    }
 }
 
 fn height(dom: &str) -> Option<usize> {
@@ -66,5 +80,12 @@ mod tests {
     fn the_height_is_the_one_that_the_page_says() {
         assert_eq!(height(r#"<body data-height="812"><p>"#), Some(812));
         assert_eq!(height("<body><p>"), None);
+    }
+
+    #[test]
+    fn a_section_may_have_a_height() {
+        assert_eq!(wanted("curves"), Ok(("curves", usize::MAX)));
+        assert_eq!(wanted("curves:900"), Ok(("curves", 900)));
+        assert!(wanted("curves:0").is_err() && wanted("curves:high").is_err());
     }
 }

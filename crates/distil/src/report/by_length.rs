@@ -54,7 +54,7 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         body += &missing(&format!(
             "Exposure bias was not measured. {} with {} measures it.",
             code("distil eval"),
-            code("--teacher")
+            code("--exposure-bias")
         ));
     }
     (!body.is_empty()).then_some(Section {
