@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::say;
 use crate::remaining::{self, Newest};
-use distil::train::{Event, StepLine};
+use distil::event::{Event, StepLine};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// What a bar of optimiser steps is called.

@@ -8,7 +8,9 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod eval;
+pub mod event;
 pub mod export;
+mod lock;
 pub mod method;
 pub mod objective;
 pub mod plan;
@@ -19,6 +21,7 @@ pub mod reward;
 pub(crate) mod reward_model;
 pub mod rollout;
 pub mod score;
+pub mod step;
 pub mod teacher;
 #[cfg(test)]
 mod testing;

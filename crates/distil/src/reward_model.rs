@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::method::network_file;
 use crate::method::pass::Tracked;
 use crate::score::tokens;
-use crate::train::{Gradients, Optimizer};
+use crate::step::{Gradients, Optimizer};
 
 /// A reward model and its optimiser.
 #[derive(Debug)]

@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use distil::config::{Runs, Sampling};
+use distil::event::Event;
 use distil::rollout::{Generation, Prompt, generate};
-use distil::train::{Event, Outcome, Run, train, train_stages};
+use distil::train::{Outcome, Run, train, train_stages};
 use distil_kernels::Precision;
 use distil_model::config::Config;
 use distil_model::{Llama, Stored, Tokenizer, write_tensors};

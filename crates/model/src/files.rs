@@ -1,11 +1,13 @@
-//! Files and folders that appear whole or not at all.
+//! Files and folders that appear whole or not at all, and what tells files apart.
 //!
 //! Everything is written beside its destination under a temporary name, flushed to the disk and
 //! renamed: a reader never sees half a file, and an interrupted write leaves the old one.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{ModelError, Result};
 
@@ -83,6 +85,33 @@ fn sync_parent(path: &Path) {
     }
 }
 
+/// The sha256 of a file in lower-case hexadecimal, read piece by piece.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256_of(path: &Path) -> Result<String> {
+    let failed = |source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => digest.update(piece.get(..length).unwrap_or_default()),
+            Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    Ok(digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +139,18 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         folder_whole(&path, |inside| write_whole(&inside.join("a"), b"1")).unwrap();
         assert_eq!(fs::read(path.join("a")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_standard() {
+        // FIPS 180-2, example B.1, and the same over more than one piece (checked with sha256sum).
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_of(&path).unwrap(), abc);
+        std::fs::write(&path, vec![b'a'; 3_000_000]).unwrap();
+        let long = "2a152c894398719c0570f83fac34ac03a0f6e8e474b995c2403aa5434f7b9dd4";
+        assert_eq!(sha256_of(&path).unwrap(), long);
     }
 }

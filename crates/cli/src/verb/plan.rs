@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Plan, progress: &mut Progress) -> anyhow::Result<(
         Runs::Stages(stages) => {
             let (mut seconds, mut disk) = (0.0, 0);
             for (index, stage) in stages.iter().enumerate() {
-                let mut events = |event: distil::train::Event<'_>| progress.event(event);
+                let mut events = |event: distil::event::Event<'_>| progress.event(event);
                 let plan = match index {
                     0 => plan(&stage.config, &mut events)?,
                     _ => plan_continued(&stage.config, &mut events)?,

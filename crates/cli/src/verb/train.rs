@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use distil::config::Runs;
-use distil::train::{Event, Outcome, Run, train, train_stages};
+use distil::event::Event;
+use distil::train::{Outcome, Run, train, train_stages};
 
 use crate::failure::say;
 use crate::interrupt;

@@ -17,9 +17,9 @@ use crate::data::batch::PackedBatch;
 use crate::data::example::Example;
 use crate::error::Result;
 use crate::method::pass::{Teacher, Texts, token_pass};
-use crate::method::{Phases, Work};
 use crate::objective::DivergenceLoss;
-use crate::train::{Gradients, Optimizer};
+use crate::step::{Gradients, Optimizer};
+use crate::step::{Phases, Work};
 
 /// The optimiser's settings: those that a run has by default.
 const SETTINGS: Train = Train {

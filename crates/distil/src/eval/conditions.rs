@@ -154,7 +154,7 @@ pub fn data_sha256(data: &Path, references: Option<&Path>) -> Result<String> {
 }
 
 fn file_sha256(path: &Path) -> Result<String> {
-    crate::train::sha256_of(path)
+    Ok(distil_model::files::sha256_of(path)?)
 }
 
 fn of_list(files: &[(String, String)]) -> String {

@@ -16,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use super::gkd::asks;
 use super::kd::{TERMS, objective};
 use super::pass::{MakeObjective, Teacher, Texts, position_report, token_pass};
-use super::{Method, StepReport, Work};
+use super::{Method, StepReport};
 use crate::config::DistiLlm;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{on_given_text, on_own_samples};
 use crate::rollout::on_policy::{Answers, Policy};
 use crate::rollout::uniform_of;
+use crate::step::Work;
 
 /// What a checkpoint keeps of it.
 const FILE: &str = "distillm.json";

@@ -22,7 +22,7 @@ use super::kept_states;
 use super::language_modelling::{lm_pass, texts_of_step};
 use super::pass::{MakeObjective, Teacher, Texts, predicted, token_pass};
 use super::preference_pass::{Models, preference_pass};
-use super::{Material, Method, Preparation, StepReport, Work};
+use super::{Material, Method, Preparation, StepReport};
 use crate::config::{
     Divergence, DivergenceTerm, Dpkd, DpkdForm, DpkdSequence, DpkdToken, LmSource, Pairs,
 };
@@ -31,6 +31,7 @@ use crate::error::Result;
 use crate::objective::look::{on_given_text, on_own_samples};
 use crate::objective::{DpkdTokenLoss, PreferenceLoss};
 use crate::rollout::on_policy::{Ask, Policy};
+use crate::step::Work;
 
 pub(crate) fn prepare(
     settings: Dpkd,

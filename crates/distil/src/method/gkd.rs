@@ -8,13 +8,14 @@ use distil_model::Llama;
 
 use super::kd::{TERMS, objective};
 use super::pass::{MakeObjective, Teacher, Texts, position_report, token_pass};
-use super::{Method, StepReport, Work};
+use super::{Method, StepReport};
 use crate::config::Gkd;
 use crate::data::example::Example;
 use crate::error::Result;
 use crate::objective::look::{on_given_text, on_own_samples};
 use crate::rollout::on_policy::{Ask, Policy};
 use crate::rollout::uniform_of;
+use crate::step::Work;
 
 /// GKD with a live teacher.
 pub(crate) struct GkdMethod {

@@ -21,9 +21,9 @@ use super::Preparation;
 use crate::config::{Config, Rollout};
 use crate::data::example::{Example, PromptExample};
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::rollout::{Finish, Generation, Prompt, generate};
 use crate::teacher::TeacherModel;
-use crate::train::Event;
 
 /// Whose answers.
 pub(crate) enum Whose<'a> {
@@ -106,7 +106,7 @@ pub(crate) fn kept_samples(
     rollout: Rollout,
     preparation: &mut Preparation<'_>,
 ) -> Result<Option<Vec<Example>>> {
-    let (folder, name) = (preparation.folder.path(), whose.name());
+    let (folder, name) = (preparation.folder, whose.name());
     let path = folder.join(format!("{name}-samples.jsonl"));
     let partial = folder.join(format!("{name}-samples.partial.jsonl"));
     let config = preparation.config;

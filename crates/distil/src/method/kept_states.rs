@@ -23,7 +23,7 @@ use crate::config::TeacherInSteps;
 use crate::data::batch::{micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
-use crate::train::Event;
+use crate::event::Event;
 
 /// Texts computed between two looks at the interrupt flag; a broken run goes on behind the last of
 /// these that is whole.
@@ -76,7 +76,7 @@ impl KeptStates {
         texts: &[Example],
         preparation: &mut Preparation<'_>,
     ) -> Result<Option<Self>> {
-        let folder = preparation.folder.path();
+        let folder = preparation.folder;
         let path = folder.join("teacher-states.f32");
         let partial = folder.join("teacher-states.partial.f32");
         let mut starts = vec![0];

@@ -3,12 +3,12 @@
 
 use distil_model::Llama;
 
-use super::Work;
 use super::pass::{Texts, token_pass};
 use super::sft::cross_entropy;
 use crate::data::batch::consecutive;
 use crate::data::example::Example;
 use crate::error::Result;
+use crate::step::Work;
 
 /// `count` texts of the step in an order of their own, epoch after epoch.
 pub(crate) fn texts_of_step<'a>(

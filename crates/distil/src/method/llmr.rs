@@ -13,7 +13,7 @@ use distil_model::{Llama, Model};
 use super::minillm::asks;
 use super::pass::Teacher;
 use super::sampled::{Weights, descend, see};
-use super::{Method, StepReport, Work};
+use super::{Method, StepReport};
 use crate::config::{Llmr, Unfinished};
 use crate::data::batch::{micro_batches, pack};
 use crate::data::example::{Example, PromptExample};
@@ -23,6 +23,7 @@ use crate::objective::induced_reward::{returns, rewards};
 use crate::objective::look::{Look, TeacherQ, on_samples};
 use crate::rollout::on_policy::Policy;
 use crate::score::tokens;
+use crate::step::Work;
 
 /// The lagged policy's folder inside a checkpoint.
 const FOLDER: &str = "behaviour";

@@ -12,7 +12,7 @@ use distil_model::Llama;
 use super::language_modelling::lm_pass;
 use super::pass::Teacher;
 use super::sampled::{Weights, descend, see};
-use super::{Method, StepReport, Work};
+use super::{Method, StepReport};
 use crate::config::MiniLlm;
 use crate::data::example::{Example, PromptExample};
 use crate::error::Result;
@@ -21,6 +21,7 @@ use crate::objective::look::on_samples;
 use crate::objective::minillm::{Sampled, log_ratio_returns, step_weights};
 use crate::rollout::Mixture;
 use crate::rollout::on_policy::{Ask, Policy};
+use crate::step::Work;
 
 /// MiniLLM with a live teacher.
 pub(crate) struct MiniLlmMethod {

@@ -29,7 +29,7 @@ use super::kd::{live_teacher, teacher_samples};
 use super::network_file::{self, damaged};
 use super::pass::{Teacher, Tracked, predicted};
 use super::watched::looks_at;
-use super::{Material, Method, Preparation, StepReport, Work};
+use super::{Material, Method, Preparation, StepReport};
 use crate::config::{MmPbkd as Settings, Train};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
@@ -38,7 +38,8 @@ use crate::objective::look::{Look, on_own_samples};
 use crate::objective::{PolicyMoment, QFunction, log_sigmoid, sigmoid};
 use crate::rollout::on_policy::{Ask, Policy};
 use crate::score::tokens;
-use crate::train::{Gradients, Optimizer};
+use crate::step::Work;
+use crate::step::{Gradients, Optimizer};
 
 /// Factor on the last norm of the Q-network's start, which is a factor on its logits.
 const START: f32 = 1.0 / 32.0;

@@ -27,10 +27,8 @@ mod sft;
 mod tests;
 mod watched;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
 use distil_model::{Llama, Model};
 
@@ -39,9 +37,10 @@ pub(crate) use pbkd::MEASURED as MEASURED_PAIRS;
 use crate::config::{Config, LmSource, Method as Choice, Rollout};
 use crate::data::example::{Example, PairExample, PromptExample};
 use crate::error::Result;
+use crate::event::Event;
 use crate::rollout::on_policy::{OnPolicy, Policy};
+use crate::step::Work;
 use crate::teacher::TeacherModel;
-use crate::train::{Event, Folder, Gradients};
 
 /// What a run has to work with.
 pub struct Material {
@@ -62,52 +61,6 @@ pub struct Material {
     pub pairs: Vec<PairExample>,
     /// Text for a language-modelling term.
     pub corpus: Vec<Example>,
-}
-
-/// One optimiser step's surroundings.
-pub struct Work {
-    /// Where the step's gradient adds up.
-    pub gradients: Gradients,
-    /// Tokens computed at once.
-    pub micro_batch_tokens: usize,
-    /// Optimiser step, from 1.
-    pub step: usize,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Time spent in each phase.
-    pub phases: Phases,
-    /// Rows of a whole step; the last of an epoch may have fewer.
-    pub batch: usize,
-    /// Share of the run that is done before this step, in [0, 1].
-    pub progress: f64,
-    /// ‖∂ term / ∂ logits‖² over the step, of each term of the loss as it enters it.
-    pub logit_squares: BTreeMap<&'static str, f64>,
-}
-
-impl Work {
-    /// Adds to a term's share of the gradient in the student's logits.
-    pub(crate) fn logit_gradient(&mut self, term: &'static str, square: f64) {
-        *self.logit_squares.entry(term).or_default() += square;
-    }
-}
-
-/// Seconds by phase.
-#[derive(Clone, Debug, Default)]
-pub struct Phases(pub BTreeMap<&'static str, Duration>);
-
-impl Phases {
-    /// Adds to the clock of `phase`.
-    pub fn add(&mut self, phase: &'static str, time: Duration) {
-        *self.0.entry(phase).or_default() += time;
-    }
-
-    /// Runs `f` on the clock of `phase`.
-    pub fn time<R>(&mut self, phase: &'static str, f: impl FnOnce() -> R) -> R {
-        let start = Instant::now();
-        let result = f();
-        *self.0.entry(phase).or_default() += start.elapsed();
-        result
-    }
 }
 
 /// What a step reports.
@@ -159,7 +112,8 @@ pub trait Method {
 /// What a method may need before its first step.
 pub(crate) struct Preparation<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) folder: &'a Folder,
+    /// The run's folder.
+    pub(crate) folder: &'a Path,
     pub(crate) interrupt: &'a AtomicBool,
     pub(crate) events: &'a mut dyn FnMut(Event<'_>),
 }

@@ -14,13 +14,14 @@ use distil_model::{Llama, Tokens, Trail};
 
 use super::kept_states::KeptStates;
 use super::watched::Watched;
-use super::{Method, StepReport, Work};
+use super::{Method, StepReport};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{Look, on_given_text};
 use crate::score::tokens;
-use crate::train::Gradients;
+use crate::step::Gradients;
+use crate::step::Work;
 
 /// A teacher and the leading ids it shares with the student.
 #[derive(Clone, Debug)]

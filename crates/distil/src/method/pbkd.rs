@@ -30,7 +30,7 @@ use super::pair_set::{PairSet, StoredPair, batch, is_held_out};
 use super::pass::{Teacher, Texts, token_pass};
 use super::sampled::{Weights, descend, see};
 use super::sft::cross_entropy;
-use super::{Material, Method, Preparation, StepReport, Work};
+use super::{Material, Method, Preparation, StepReport};
 use crate::config::{PairSource, Pbkd as Settings, PbkdMode, RewardBaseline};
 use crate::data::example::{Example, PromptExample};
 use crate::error::{Error, Result};
@@ -39,6 +39,7 @@ use crate::objective::bradley_terry::{dual_step, log_likelihood, slack};
 use crate::objective::look::on_samples;
 use crate::reward_model::RewardModel;
 use crate::rollout::on_policy::{Ask, Policy};
+use crate::step::Work;
 
 /// Pairs on which likelihoods are measured.
 pub(crate) const MEASURED: usize = 32;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use distil_kernels::{CrossEntropy, head_rows};
 use distil_model::Llama;
 
-use super::Work;
 use super::pass::{Forward, Teacher, Tracked};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
 use crate::error::{Error, Result};
 use crate::objective::look::{Look, look};
 use crate::objective::{Pair, PreferenceLoss, PreferenceValue};
+use crate::step::Work;
 
 /// Sums over the pairs of a step.
 #[derive(Clone, Debug, Default)]

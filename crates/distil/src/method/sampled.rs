@@ -6,7 +6,6 @@ use std::sync::Arc;
 use distil_kernels::{RowTerms, TeacherHead, embedding, head_rows};
 use distil_model::Llama;
 
-use super::Work;
 use super::pass::{Forward, Teacher, Tracked};
 use crate::data::batch::{PackedBatch, micro_batches, pack};
 use crate::data::example::Example;
@@ -14,6 +13,7 @@ use crate::error::Result;
 use crate::objective::PolicyGradient;
 use crate::objective::look::{Look, look};
 use crate::score::tokens;
+use crate::step::Work;
 
 /// The responses of a step, seen by both models.
 pub(crate) struct Seen {

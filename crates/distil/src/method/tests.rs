@@ -12,8 +12,8 @@ use super::*;
 use crate::config;
 use crate::data::example::{Example, PromptExample};
 use crate::rollout::on_policy::{OnPolicy, Policy};
+use crate::step::{Gradients, Optimizer, Phases};
 use crate::testing::{moved, tiny_network};
-use crate::train::Optimizer;
 
 fn examples() -> Vec<Example> {
     let example = |prompt: &[u32], response: &[u32], row| Example {

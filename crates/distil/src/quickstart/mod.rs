@@ -33,8 +33,9 @@ use crate::data::row;
 use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::{EvalSet, GREEDY, Settings, answer};
+use crate::event::Event;
 use crate::rollout::{Generation, Prompt, generate};
-use crate::train::{Event, Outcome, Run, open_model, train};
+use crate::train::{Outcome, Run, open_model, train};
 use plan::{PLAN, Plan};
 
 /// A line of `eval.jsonl`.

@@ -8,7 +8,8 @@ use super::growing::{Growing, News};
 use super::metrics::{Metrics, MetricsFile};
 use super::run::{Record, Sample, config, name};
 use crate::error::Result;
-use crate::train::{is_in_use, steps_left};
+use crate::event::steps_left;
+use crate::lock::is_in_use;
 
 /// A run that writes nothing for so long is no longer thought to run, unless its lock says so.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use super::{Finish, Generation, Mixture, Prompt, Response, generate_mixed};
 use crate::config::Rollout;
 use crate::data::example::Example;
 use crate::error::{Error, Result};
-use crate::method::Work;
+use crate::step::Work;
 
 /// How the student answers during training.
 #[derive(Clone, Debug)]

@@ -12,9 +12,9 @@ use distil_model::{Model, files};
 use serde::{Deserialize, Serialize};
 
 use super::collapse::Collapse;
-use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::method::Method;
+use crate::step::Optimizer;
 
 /// What to do about a checkpoint that cannot be read.
 const DAMAGED: &str = "remove this checkpoint's folder to resume from the one before";

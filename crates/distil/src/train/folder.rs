@@ -1,6 +1,6 @@
 //! A run's folder: who may write it, and its files.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::data::counts::Counts;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::EvalSet;
+use crate::lock::lock;
 
 /// A run's folder, locked for this process.
 #[derive(Debug)]
@@ -169,61 +170,6 @@ impl Folder {
     }
 }
 
-/// One process a folder; the lock goes with the process, however it ends.
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join(".lock");
-    let failed = |source| Error::Write {
-        path: path.clone(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Run {
-            path: folder.to_owned(),
-            what: "another distil process is working in this folder".into(),
-            fix: "wait for it to end, or choose another --out".into(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Whether a process of this machine is known to work in the folder. The lock itself is not touched,
-/// so that no run is refused because somebody looked; where the system keeps no list of locks, or the
-/// run is elsewhere, the answer is no.
-pub(crate) fn is_in_use(folder: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let Ok(file) = fs::metadata(folder.join(".lock")) else {
-            return false;
-        };
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        // `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF`, with device and inode before the range.
-        locks.lines().any(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [_, "FLOCK", _, "WRITE", _, place, ..] = words[..] else {
-                return false;
-            };
-            // Of a layered file system the list has another device than the file.
-            place
-                .rsplit(':')
-                .next()
-                .and_then(|inode| inode.parse().ok())
-                == Some(file.ino())
-        })
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = folder;
-        false
-    }
-}
-
 fn same_configuration(path: &Path, config: &Config) -> Result<()> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.to_owned(),
@@ -305,37 +251,9 @@ fn cpu_name() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// sha256 of a file, lower-case hexadecimal.
-pub(crate) fn sha256_of(path: &Path) -> Result<String> {
-    use sha2::{Digest, Sha256};
-    let failed = |source| Error::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(failed)?;
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn whoever_works_in_a_folder_is_seen() {
-        let home = tempfile::tempdir().unwrap();
-        assert!(!is_in_use(home.path()));
-        let held = lock(home.path()).unwrap();
-        assert!(is_in_use(home.path()));
-        drop(held);
-        assert!(!is_in_use(home.path()));
-    }
 
     #[test]
     fn a_run_of_a_version_with_fewer_keys_is_resumed_and_another_run_is_not() {

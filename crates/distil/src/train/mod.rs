@@ -6,8 +6,6 @@
 mod checkpoint;
 mod collapse;
 mod folder;
-mod gradients;
-mod optimizer;
 mod schedule;
 mod setup;
 mod stages;
@@ -18,13 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use distil_model::{Model, files};
-use serde::Serialize;
 use serde_json::json;
 
 pub use folder::Folder;
-pub(crate) use folder::{is_in_use, sha256_of};
-pub use gradients::Gradients;
-pub(crate) use optimizer::Optimizer;
 pub use schedule::learning_rate;
 pub use setup::{Setup, Sources, kept_layers, open_model, setup};
 pub use stages::train_stages;
@@ -34,10 +28,12 @@ use crate::data::batch::order;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::{Answer, EvalSet, GREEDY, Settings, answer, evaluate};
 use crate::eval::metric::{Better, metric};
+use crate::event::{Event, StepLine, steps_left};
 use crate::export::card;
-use crate::method::{Method, Phases, Preparation, Work, prepare};
+use crate::method::{Method, Preparation, prepare};
 use crate::plan::warnings;
 use crate::record::Record;
+use crate::step::{Gradients, Optimizer, Phases, Work};
 use checkpoint::{Best, State};
 
 /// What a run is.
@@ -50,74 +46,6 @@ pub struct Run<'a> {
     pub resume: bool,
     /// Set when the user asks to stop: the step is finished and a checkpoint written.
     pub interrupt: &'a AtomicBool,
-}
-
-/// What happens during a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Something worth saying once.
-    Note(&'a str),
-    /// Something that is going wrong.
-    Warning(&'a str),
-    /// Long work moves on; a `total` of 0 is not known.
-    Progress {
-        /// What is being done.
-        what: &'a str,
-        /// Units done.
-        done: usize,
-        /// Units in all.
-        total: usize,
-    },
-    /// An optimiser step was made.
-    Step(&'a StepLine),
-    /// The student was measured; step 0 is before training.
-    Evaluated {
-        /// Optimiser steps made.
-        step: usize,
-        /// Metrics by name.
-        metrics: &'a [(String, f64)],
-    },
-    /// A checkpoint was written.
-    Saved {
-        /// Optimiser steps made.
-        step: usize,
-        /// Its folder.
-        path: &'a Path,
-    },
-}
-
-/// A line of `metrics.jsonl`.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepLine {
-    /// Optimiser step, from 1.
-    pub step: usize,
-    /// Steps of the whole run.
-    pub steps: usize,
-    /// Steps that are still to come, see [`steps_left`].
-    #[serde(skip)]
-    pub left: usize,
-    /// Passes over the training rows so far.
-    pub epoch: f64,
-    /// Response tokens trained on so far.
-    pub tokens: u64,
-    /// The loss.
-    pub loss: f64,
-    /// Terms of the loss and the method's diagnostics.
-    #[serde(flatten)]
-    pub terms: BTreeMap<&'static str, f64>,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f64,
-    /// Norm of each term's own gradient in the student's logits, all response tokens of the step
-    /// together, as the term enters the loss.
-    pub logit_gradients: BTreeMap<&'static str, f64>,
-    /// Learning rate of this step.
-    pub learning_rate: f64,
-    /// Response tokens trained on, a second of this step.
-    pub tokens_per_second: f64,
-    /// Seconds of this step.
-    pub seconds: f64,
-    /// Seconds by phase.
-    pub phases: BTreeMap<&'static str, f64>,
 }
 
 /// How a run ended.
@@ -205,7 +133,7 @@ fn begin(run: &Run<'_>, folder: &Folder, events: &mut dyn FnMut(Event<'_>)) -> R
     };
     let mut preparation = Preparation {
         config,
-        folder,
+        folder: folder.path(),
         interrupt: run.interrupt,
         events,
     };
@@ -254,19 +182,6 @@ pub(crate) fn check_warmup(config: &Config, steps: usize) -> Result<()> {
         ),
         fix: format!("lower it below {steps}, or train longer"),
     })
-}
-
-/// Optimiser steps that are still to come after `step` of `steps`. A run that ends after `most`
-/// response tokens needs as many as these take at the rate of the `tokens` so far.
-pub fn steps_left(step: usize, steps: usize, tokens: u64, most: Option<u64>) -> usize {
-    let left = steps.saturating_sub(step);
-    match most {
-        Some(most) if step > 0 && tokens > 0 => {
-            let of_tokens = most.saturating_sub(tokens) as f64 / tokens as f64 * step as f64;
-            left.min(of_tokens.ceil() as usize)
-        }
-        _ => left,
-    }
 }
 
 struct Trainer<'a> {

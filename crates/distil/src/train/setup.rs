@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use distil_model::files::sha256_of;
 use distil_model::reference::{self, Progress};
 use distil_model::{Llama, Model, Outline, prune};
 
-use super::folder::sha256_of;
-use super::{Event, checkpoint};
+use super::checkpoint;
 use crate::config::{Config, LmSource, Method, OnBadRow as BadRow, Prune, Start};
 use crate::data::counts::Counts;
 use crate::data::example::{
@@ -18,6 +18,7 @@ use crate::data::read::{DataSet, OnBadRow};
 use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::eval::evaluate::EvalSet;
+use crate::event::Event;
 use crate::method::Material;
 use crate::teacher::{self, TeacherModel};
 

@@ -9,9 +9,10 @@ use std::sync::atomic::AtomicBool;
 
 use distil_model::files;
 
-use super::{Event, Outcome, Run, train};
+use super::{Outcome, Run, train};
 use crate::config::{Stage, Start};
 use crate::error::{Error, Result};
+use crate::event::Event;
 
 /// Runs the stages that are not finished yet.
 ///

@@ -2,11 +2,9 @@
 //! opening a model costs its header and not its size.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use sha2::{Digest, Sha256};
 
 use crate::error::{ModelError, Result};
 
@@ -65,29 +63,6 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// The sha256 of a file in lower-case hexadecimal, read piece by piece.
-///
-/// # Errors
-/// The file cannot be read.
-pub(crate) fn sha256_of(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|source| read_error(path, source))?;
-    let mut digest = Sha256::new();
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => digest.update(piece.get(..length).unwrap_or_default()),
-            Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(read_error(path, source)),
-        }
-    }
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
-}
-
 /// The system's reason why `path` cannot be read.
 pub(crate) fn read_error(path: &Path, source: std::io::Error) -> ModelError {
     ModelError::Read {
@@ -112,19 +87,6 @@ impl MappedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_digest_is_that_of_the_standard() {
-        // FIPS 180-2, example B.1, and the same over more than one piece (checked with sha256sum).
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("abc");
-        std::fs::write(&path, "abc").unwrap();
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256_of(&path).unwrap(), abc);
-        std::fs::write(&path, vec![b'a'; 3_000_000]).unwrap();
-        let long = "2a152c894398719c0570f83fac34ac03a0f6e8e474b995c2403aa5434f7b9dd4";
-        assert_eq!(sha256_of(&path).unwrap(), long);
-    }
 
     #[test]
     fn empty_absent_and_irregular_files_are_refused() {

@@ -23,6 +23,7 @@ pub use self::gguf_value::GgufValue;
 pub use self::safetensors::SafetensorsDir;
 pub use self::write::{Stored, write_tensors};
 use crate::error::{ModelError, Result};
+use crate::files;
 
 /// The weights and the configuration of a model. Tensors are read when they are asked for.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl Weights {
         match self {
             Self::Safetensors(dir) => dir
                 .files()
-                .map(|(name, path)| Ok((name.to_owned(), mapped::sha256_of(path)?)))
+                .map(|(name, path)| Ok((name.to_owned(), files::sha256_of(path)?)))
                 .collect(),
             Self::Gguf(file) => {
                 let name = file
@@ -133,7 +134,7 @@ impl Weights {
                     .unwrap_or_default()
                     .to_string_lossy()
                     .into_owned();
-                Ok(vec![(name, mapped::sha256_of(file.path())?)])
+                Ok(vec![(name, files::sha256_of(file.path())?)])
             }
         }
     }
