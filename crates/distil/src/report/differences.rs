@@ -110,7 +110,7 @@ pub(super) fn over_seeds(runs: &[Run], evaluation: Option<&str>) -> String {
     text += &html::about(
         "Runs with the same configuration but for <code>seed</code> are one student, trained several times. A \
          number is the mean of its runs that have ended, ± half of the 95 % interval of that mean (Student's t): what training \
-         again with other seeds would give. Marked is a student that is better than every other one for sure.",
+         again with other seeds would give. Marked is a student that is better than all others by every interval of the difference, which stands below.",
     );
     text + &turned("numbers", &head, &rows, families.len() > html::COLUMNS)
 }

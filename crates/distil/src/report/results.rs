@@ -61,7 +61,9 @@ fn metric_cell(name: &str) -> String {
 /// A number, marked if it is the best for sure.
 pub(super) fn best_cell(text: &str, best: bool) -> String {
     match best {
-        true => format!("<b class=\"best\" title=\"better than every other, for sure\">{text}</b>"),
+        true => format!(
+            "<b class=\"best\" title=\"better than all others: every 95 % interval of the difference leaves out 0\">{text}</b>"
+        ),
         false => text.to_owned(),
     }
 }
@@ -232,8 +234,8 @@ fn how(columns: &[Column<'_>], marks: bool) -> String {
          its 95 % interval: what other rows of the same kind would give (bootstrap, rows drawn with replacement)."
     );
     if marks {
-        text += " Marked is a number that is better than every other for sure: the 95 % interval of its difference \
-                 from each leaves out 0. Where none is marked, it is not decided which is best.";
+        text += " Marked is a number that is better than all others: the 95 % interval of its difference \
+                 from each, which stands below, leaves out 0. Where none is marked, it is not decided which is best.";
     }
     text
 }
@@ -291,7 +293,7 @@ fn measured_cell(measured: Option<&Measured>, best: bool) -> String {
         let _ = write!(text, " ± {}", like(center, deviation));
     }
     if let Some(around) = measured.around() {
-        let _ = write!(text, "<small>{}</small>", range(around));
+        let _ = write!(text, "<small>95 %: {}</small>", range(around));
     }
     if let (Some(greedy), Some(_)) = (measured.greedy, measured.mean) {
         let _ = write!(text, "<small>greedy {}</small>", number(greedy));

@@ -205,7 +205,7 @@ fn outcome(family: &Family<'_>, alone: bool) -> String {
     };
     match parts.is_empty() {
         false => paragraph(&format!(
-            "Before training → after{means}: {}.",
+            "Before training → after, on the run's own held-out rows{means}: {}.",
             parts.join("; ")
         )),
         // Of several runs, the verdict says that there is nothing to compare.

@@ -180,7 +180,11 @@ fn sentence(
         return sentence(b, a, evaluation, metric, &comparison.swapped());
     }
     let on = evaluation.map_or(String::new(), |name| format!(" on {}", escape(name)));
-    let by = format!("{}{on}", escape(&title(metric)));
+    let by = format!(
+        "{}{}{on}",
+        escape(&title(metric)),
+        answers(a, evaluation, metric)
+    );
     let numbers = format!("{} against {}", number(comparison.a), number(comparison.b));
     let (first, second) = (named(a.style, a.label), named(b.style, b.label));
     let head = match comparison.verdict(metric) {
@@ -204,8 +208,10 @@ fn sentence(
         }
     };
     let mut text = format!(
-        "{head} by {by}: {numbers} ({}). The difference is {}.",
+        "{head} by {by}: {numbers} ({}). {} minus {} is {}.",
         direction(metric),
+        escape(a.label),
+        escape(b.label),
         signed(comparison.difference())
     );
     if let Some(interval) = comparison.over_rows() {
@@ -216,6 +222,9 @@ fn sentence(
         );
         if !leaves_out_zero(interval) {
             text += " More rows, or more seeds for sampling answers, would narrow this.";
+        }
+        if comparison.seeds.is_none() {
+            text += &trained_once(a, b, evaluation);
         }
     }
     if let Some(seeds) = &comparison.seeds {
@@ -236,7 +245,88 @@ fn sentence(
             ),
         };
     }
+    text += &evaluation.map_or(String::new(), |name| others(a, b, name, metric));
     format!("<li>{text}</li>\n")
+}
+
+/// Which answers a metric looked at.
+fn answers(family: &Family<'_>, evaluation: Option<&str>, name: &str) -> &'static str {
+    if !metric(name).is_none_or(|metric| metric.needs_answers()) {
+        return "";
+    }
+    let files = evaluation.map_or(Vec::new(), |name| family.evaluations(name));
+    let measured = files.first().and_then(|file| file.metrics.get(name));
+    match measured {
+        Some(measured) if measured.mean.is_some() => " of sampled answers",
+        _ => " of greedy answers",
+    }
+}
+
+/// What a comparison without training seeds is not about.
+fn trained_once(a: &Family<'_>, b: &Family<'_>, evaluation: Option<&str>) -> String {
+    let all = |family: &Family<'_>| {
+        evaluation.is_none_or(|name| family.evaluations(name).len() == family.runs.len())
+    };
+    let label = |family: &Family<'_>| escape(family.label);
+    match (a.runs.len(), b.runs.len()) {
+        (1, 1) => " Each was trained once: this is about these two students, not about how they were trained."
+            .to_owned(),
+        (ours, theirs) if !(all(a) && all(b)) => format!(
+            " Not all training runs were evaluated ({} has {}, {} has {theirs}), so this is not about other \
+             training seeds.",
+            label(a),
+            plural(ours, "run"),
+            label(b)
+        ),
+        (ours, _) => format!(
+            " {} was trained once, so this is not about other training seeds.",
+            if ours == 1 { label(a) } else { label(b) }
+        ),
+    }
+}
+
+/// What the other metrics of an evaluation say, in a sentence; first of all how long the answers are.
+fn others(a: &Family<'_>, b: &Family<'_>, evaluation: &str, main: &str) -> String {
+    let (ours, theirs) = (a.evaluations(evaluation), b.evaluations(evaluation));
+    let of = |metric: &str| Comparison::of_files(metric, &ours, &theirs);
+    let names = ours.iter().flat_map(|file| file.metrics.keys().cloned());
+    let names = words::in_order(names.collect());
+    let ranked = |name: &&String| name.as_str() != main && words::better(name).is_some();
+    let (mut first, mut second, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    for name in names.iter().filter(ranked) {
+        let Some(comparison) = of(name) else { continue };
+        match comparison.verdict(name) {
+            Verdict::First => first.push(escape(&title(name))),
+            Verdict::Second => second.push(escape(&title(name))),
+            Verdict::Undecided | Verdict::NoEvidence => open.push(escape(&title(name))),
+        }
+    }
+    let mut parts = Vec::new();
+    for (label, metrics) in [(a.label, first), (b.label, second)] {
+        if !metrics.is_empty() {
+            parts.push(format!(
+                "{} is better by {}",
+                escape(label),
+                metrics.join(", ")
+            ));
+        }
+    }
+    if !open.is_empty() {
+        parts.push(format!("not decided: {}", open.join(", ")));
+    }
+    let mut text = String::new();
+    if !parts.is_empty() {
+        text += &format!(" <small>Other metrics: {}.", parts.join("; "));
+        if let Some(lengths) = of("response_tokens") {
+            text += &format!(
+                " Answers have {} against {} tokens, which most metrics of answers depend on.",
+                number(lengths.a),
+                number(lengths.b)
+            );
+        }
+        text += "</small>";
+    }
+    text
 }
 
 fn says(interval: (f64, f64)) -> String {
