@@ -248,6 +248,8 @@ fn runs_that_differ_in_their_seed_are_one_student() {
     let html = report(&paths).unwrap();
     assert!(!html.contains("<h3>Over training seeds: dolly</h3>"));
     assert!(html.contains("Not all training runs were evaluated (kd has 3 runs, sft has 3)"));
+    // But the runs measured something themselves.
+    assert!(html.contains(" by ROUGE-L of greedy answers on the runs' own held-out rows: "));
     assert!(html.contains("<h3>Over training seeds: measured by the runs themselves</h3>"));
     assert_eq!(marks(&html), 2);
 

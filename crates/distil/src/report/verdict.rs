@@ -37,7 +37,7 @@ pub(super) fn verdicts(runs: &[Run]) -> String {
     let (mut rows, mut seeds, mut without) = (false, false, false);
     for (a, b) in pairs(&families) {
         let (a, b) = (&families[a], &families[b]);
-        let comparisons = comparisons(&names, a, b);
+        let comparisons = comparisons(&names, a, b, families.len() <= PAIRWISE);
         for (name, metric, comparison) in &comparisons {
             rows |= comparison.over_rows().is_some();
             seeds |= comparison.seeds.is_some();
@@ -131,11 +131,13 @@ fn best(families: &[Family<'_>]) -> usize {
     best
 }
 
-/// By the main metric of each evaluation that both have; of the runs' own numbers if there is none.
+/// By the main metric of each evaluation that both have. By the runs' own numbers if there is none, and,
+/// of few students, if those alone know of several training seeds.
 fn comparisons(
     names: &[String],
     a: &Family<'_>,
     b: &Family<'_>,
+    few: bool,
 ) -> Vec<(Option<String>, String, Comparison)> {
     let mut found = Vec::new();
     for name in names {
@@ -153,7 +155,8 @@ fn comparisons(
             found.push((Some(name.clone()), main.clone(), comparison));
         }
     }
-    if found.is_empty() {
+    let seeds = found.iter().any(|(_, _, known)| known.seeds.is_some());
+    if found.is_empty() || (few && !seeds) {
         // Only what both measured at their ends can be compared.
         let ends = |family: &Family<'_>, metric: &String| !family.outcomes(metric).1.is_empty();
         let ours = a.runs.iter().flat_map(|run| run.measured());
@@ -161,6 +164,7 @@ fn comparisons(
         let common = words::in_order(common.collect());
         if let Some(main) = words::main(&common)
             && let Some(comparison) = Comparison::of(main, a, b, None)
+            && (found.is_empty() || comparison.seeds.is_some())
         {
             found.push((None, main.clone(), comparison));
         }
@@ -179,7 +183,9 @@ fn sentence(
     if comparison.verdict(metric) == Verdict::Second {
         return sentence(b, a, evaluation, metric, &comparison.swapped());
     }
-    let on = evaluation.map_or(String::new(), |name| format!(" on {}", escape(name)));
+    let on = evaluation.map_or(" on the runs' own held-out rows".to_owned(), |name| {
+        format!(" on {}", escape(name))
+    });
     let by = format!(
         "{}{}{on}",
         escape(&title(metric)),
