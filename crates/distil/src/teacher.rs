@@ -48,10 +48,11 @@ impl TeacherModel {
     /// # Errors
     /// The weights cannot be read.
     pub(crate) fn plain(&mut self) -> Result<&Model> {
-        if self.plain.is_none() {
-            self.plain = Some(self.outline.load(&self.device)?);
-        }
-        Ok(self.plain.as_ref().expect("it was just read"))
+        let model = match self.plain.take() {
+            Some(model) => model,
+            None => self.outline.load(&self.device)?,
+        };
+        Ok(self.plain.insert(model))
     }
 
     /// The model, packed for being asked: its matrices cannot be read.
@@ -59,13 +60,16 @@ impl TeacherModel {
     /// # Errors
     /// The weights cannot be read.
     pub fn model(&mut self) -> Result<&Model> {
-        if self.ready.is_none() {
-            let mut model = self.plain()?.clone();
-            self.plain = None;
-            model.network = model.network.in_precision(self.precision).packed();
-            self.ready = Some(model);
-        }
-        Ok(self.ready.as_ref().expect("it was just made ready"))
+        let model = match self.ready.take() {
+            Some(model) => model,
+            None => {
+                let mut model = self.plain()?.clone();
+                self.plain = None;
+                model.network = model.network.in_precision(self.precision).packed();
+                model
+            }
+        };
+        Ok(self.ready.insert(model))
     }
 
     /// The network of [`TeacherModel::model`].

@@ -257,19 +257,23 @@ mod tests {
         Machine { f32, bf16 }
     }
 
-    /// Of a step of two rows and before the first, with a teacher like the student.
-    fn seconds(text: &str) -> [f64; 2] {
+    /// Two rows, with a teacher like the student.
+    fn of_work<T>(text: &str, ask: impl FnOnce(&Work<'_>) -> T) -> T {
         let (network, machine) = (tiny_network(1), machine());
         let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6, 1000);
         let config = config(text);
         let networks = networks(&config.method, &network, Some(&network));
-        let work = Work {
+        ask(&Work {
             config: &config,
             networks: &networks,
             texts: &texts,
             machine: &machine,
-        };
-        [work.step(2.0), work.before()]
+        })
+    }
+
+    /// Of a step of both and before the first.
+    fn seconds(text: &str) -> [f64; 2] {
+        of_work(text, |work| [work.step(2.0), work.before()])
     }
 
     #[test]
@@ -295,20 +299,16 @@ mod tests {
     /// as two where reading the weights is what takes it.
     #[test]
     fn steps_that_sample_are_whole() {
-        let (network, machine) = (tiny_network(1), machine());
-        let texts = Texts::of(&[example(4, 6), example(4, 6)], &[], &[], &[], 6, 1000);
-        let config = config("[method]\nname = \"gkd\"\nstudent_share = 0.5\n");
-        let networks = networks(&config.method, &network, Some(&network));
-        let work = Work {
-            config: &config,
-            networks: &networks,
-            texts: &texts,
-            machine: &machine,
-        };
-        let both = work.sampling(&network, network.precision(), 2.0, &texts.sampled, 32);
+        let text = "[method]\nname = \"gkd\"\nstudent_share = 0.5\n";
+        let [both, step] = of_work(text, |work| {
+            let student = work.networks.student;
+            let sampled = &work.texts.sampled;
+            let both = work.sampling(student, student.precision(), 2.0, sampled, 32);
+            [both, work.step(2.0)]
+        });
         // The texts are equally long, so training takes the same in every step.
         let trained = seconds("[method]\nname = \"kd\"\n")[0];
-        let found = work.step(2.0) - trained;
+        let found = step - trained;
         assert!((found / both - 0.5).abs() < 1e-9, "{found} {both}");
     }
 

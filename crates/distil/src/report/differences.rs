@@ -2,7 +2,7 @@
 //! several training seeds say of each student.
 
 use super::compare::{Comparison, Evidence, Verdict, same_rows, surely_best};
-use super::family::{Family, families};
+use super::family::{Family, families, metrics};
 use super::format::{like, number, plural, signed, signed_range};
 use super::html::{self, escape, heading, named, turned};
 use super::results::best_cell;
@@ -13,30 +13,6 @@ use super::words::{self, direction, title};
 
 /// Pairs that stand as columns; of more, each is a row.
 const PAIRS: usize = 6;
-
-/// The families' numbers of an evaluation; of what the runs measured at their ends if it has no name.
-fn values(family: &Family<'_>, metric: &str, evaluation: Option<&str>) -> Vec<f64> {
-    match evaluation {
-        Some(name) => family
-            .evaluations(name)
-            .iter()
-            .filter_map(|file| file.metrics.get(metric)?.center())
-            .collect(),
-        None => family.outcomes(metric).1,
-    }
-}
-
-fn metrics(families: &[Family<'_>], evaluation: Option<&str>) -> Vec<String> {
-    let runs = families.iter().flat_map(|family| &family.runs);
-    let names = runs.flat_map(|run| match evaluation {
-        Some(name) => run
-            .evaluation(name)
-            .map(|file| file.metrics.keys().cloned().collect())
-            .unwrap_or_default(),
-        None => run.measured(),
-    });
-    words::in_order(names.collect())
-}
 
 fn metric_cell(metric: &str) -> String {
     format!(
@@ -71,7 +47,7 @@ pub(super) fn over_seeds(runs: &[Run], evaluation: Option<&str>) -> String {
     let row = |metric: &String| -> Option<Vec<String>> {
         let values: Vec<Vec<f64>> = families
             .iter()
-            .map(|family| values(family, metric, evaluation))
+            .map(|family| family.values(metric, evaluation))
             .collect();
         if values.iter().all(Vec::is_empty) {
             return None;

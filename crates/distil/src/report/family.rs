@@ -11,6 +11,7 @@ use toml::Value;
 use super::html::{escape, named};
 use super::run::Run;
 use super::thin::Column;
+use super::words;
 use crate::record::EvaluationFile;
 
 /// Runs of one configuration with different seeds.
@@ -38,6 +39,19 @@ pub(super) fn families(runs: &[Run]) -> Vec<Family<'_>> {
         }
     }
     families
+}
+
+/// The metrics of an evaluation, or without a name of the runs' own, in the order in which they are shown.
+pub(super) fn metrics(families: &[Family<'_>], evaluation: Option<&str>) -> Vec<String> {
+    let runs = families.iter().flat_map(|family| &family.runs);
+    let names = runs.flat_map(|run| match evaluation {
+        Some(name) => run
+            .evaluation(name)
+            .map(|file| file.metrics.keys().cloned().collect())
+            .unwrap_or_default(),
+        None => run.measured(),
+    });
+    words::in_order(names.collect())
 }
 
 /// Finds the families and gives each run its family's name and style. Labels must differ already.
@@ -176,6 +190,18 @@ impl<'a> Family<'a> {
         let (starts, ends): (Vec<_>, Vec<_>) = outcomes.unzip();
         let known = |values: Vec<Option<f64>>| values.into_iter().flatten().collect();
         (known(starts), known(ends))
+    }
+
+    /// Each run's number of an evaluation; without a name, of what the runs measured at their ends.
+    pub(super) fn values(&self, metric: &str, evaluation: Option<&str>) -> Vec<f64> {
+        match evaluation {
+            Some(name) => self
+                .evaluations(name)
+                .iter()
+                .filter_map(|file| file.metrics.get(metric)?.center())
+                .collect(),
+            None => self.outcomes(metric).1,
+        }
     }
 
     /// A column of `metrics.jsonl`, stage by stage: of several runs, the mean of the numbers that there

@@ -1,7 +1,7 @@
 //! Which of two students is better, in a sentence for every pair.
 
 use super::compare::{Comparison, Evidence, Verdict, leaves_out_zero};
-use super::family::{Family, families};
+use super::family::{Family, families, metrics};
 use super::format::{number, plural, signed, signed_range};
 use super::html::{escape, named};
 use super::results::evaluation_names;
@@ -95,30 +95,12 @@ fn best(families: &[Family<'_>]) -> usize {
     }
     let all_have = |name: &&&String| families.iter().all(|f| !f.evaluations(name).is_empty());
     let name = names.iter().find(all_have);
-    let metrics: Vec<String> = match name {
-        Some(name) => families
-            .iter()
-            .flat_map(|f| f.evaluations(name))
-            .flat_map(|file| file.metrics.keys().cloned())
-            .collect(),
-        None => {
-            let runs = families.iter().flat_map(|family| &family.runs);
-            runs.flat_map(|run| run.measured()).collect()
-        }
-    };
-    let metrics = words::in_order(metrics);
+    let metrics = metrics(families, name.map(|name| name.as_str()));
     let Some(main) = words::main(&metrics) else {
         return 0;
     };
     let value = |family: &Family<'_>| -> Option<f64> {
-        let values: Vec<f64> = match name {
-            Some(name) => family
-                .evaluations(name)
-                .iter()
-                .filter_map(|file| file.metrics.get(main)?.center())
-                .collect(),
-            None => family.outcomes(main).1,
-        };
+        let values = family.values(main, name.map(|name| name.as_str()));
         (!values.is_empty()).then(|| super::student_t::mean(&values))
     };
     let mut best = 0;
