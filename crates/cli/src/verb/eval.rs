@@ -168,7 +168,9 @@ pub(crate) fn run(arguments: &Eval, progress: &mut Progress) -> anyhow::Result<(
     }
     if let Some(out) = &arguments.out {
         for set in &sets {
-            output::check_not_input(&file_of(arguments, out, set), &set.data)?;
+            for input in std::iter::once(&set.data).chain(&set.references) {
+                output::check_not_input(&file_of(arguments, out, set), input)?;
+            }
         }
     }
     // Rows first: models can take long to open.

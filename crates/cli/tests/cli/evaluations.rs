@@ -389,6 +389,19 @@ fn questions_and_answers_may_be_two_files() {
     ];
     home.ok(&[&arguments[..], &one].concat());
     assert_eq!(json(&home, "one.json")["data_sha256"], both["data_sha256"]);
+    let over = [
+        "--data",
+        "question.jsonl",
+        "--references",
+        "answer.jsonl",
+        "--out",
+        "answer.jsonl",
+        "--force",
+    ];
+    home.refused(
+        &[&arguments[..], &over].concat(),
+        &["is the file that is read"],
+    );
     // Other answers are other data.
     home.write("answer.jsonl", &(answer(2, "c") + &answer(1, "a")));
     home.refused(&[&arguments[..], &one].concat(), &["the data's sha256"]);
